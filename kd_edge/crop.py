@@ -1,4 +1,4 @@
-"""Which part of a resized frame the network sees: fractional crops, and squares around whoever is in view."""
+"""The part of a resized frame that the network sees: fractional crops, and squares around the person in view."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ if TYPE_CHECKING:
 
 @cache
 def opencv() -> ModuleType:
-    """OpenCV, looked up once: a stream asks several times with each frame."""
+    """Return OpenCV, imported once, because a stream needs it several times per frame."""
     return import_extra("cv2", "cpu")
 
 
 _HIT = 255  # OpenCV marks a pixel inside the range with this
 LEAST_FOCAL, MOST_FOCAL = 0.1, 20.0
-"""Focal lengths as shares of the frame's width: of views 157 and 2.9 degrees wide."""
+"""Smallest and largest focal length as a share of the frame's width: fields of view of 157 and 2.9 degrees."""
 
 
 def focal_of_view(hfov_deg: float) -> float:
-    """Focal length as a share of the frame's width, of a pinhole camera whose frame is so many degrees wide."""
+    """Convert a horizontal field of view in degrees to a focal length as a share of the frame's width (pinhole)."""
     return 0.5 / math.tan(math.radians(hfov_deg) / 2)
 
 
 def view_of_focal(focal: float) -> float:
-    """How many degrees wide a frame is, see ``focal_of_view``."""
+    """Convert a focal length to a horizontal field of view in degrees; the inverse of ``focal_of_view``."""
     return 2 * math.degrees(math.atan(0.5 / focal))
 
 
 class FrameRegion(BaseModel):
-    """The whole frame; evaluation takes its centre."""
+    """The whole frame; evaluation uses its centre."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: Literal["frame"] = "frame"
 
 
 class RawRange(BaseModel):
-    """Raw values from ``low`` to ``high``, both included."""
+    """Range of raw values from ``low`` to ``high``, both inclusive."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     low: int = Field(1, ge=0, le=65535)
@@ -61,18 +61,18 @@ class RawRange(BaseModel):
 
 
 class ForegroundRegion(RawRange):
-    """The square around the foreground of each frame, which raw values tell from the background.
+    """The square around the foreground of each frame, which is separated from the background by raw value.
 
-    For depth in millimetres ``low`` and ``high`` are the near and far end of the space a person acts in, and 0 (no
-    measurement) lies outside; for thermal infrared they are the warm values.
+    For depth in millimetres, ``low`` and ``high`` are the near and far limits of the space in which a person acts, and
+    0 (no measurement) lies outside; for thermal infrared they are the range of warm values.
 
     Attributes:
         low: Smallest raw value of the foreground.
         high: Largest raw value of the foreground.
-        margin: What the bounding box's longer side grows by at each end, as a share of it.
-        minimum_pixels: Rows and columns of the resized frame with fewer foreground pixels do not count, so that single
+        margin: Margin added at each end of the bounding box's longer side, as a share of that side.
+        minimum_pixels: Rows and columns of the resized frame with fewer foreground pixels are ignored, so that single
             noisy pixels cannot widen the box.
-        minimum_share: A frame with a smaller share of foreground pixels shows nobody: its central square is taken.
+        minimum_share: A frame with a smaller share of foreground pixels counts as empty; its central square is used.
     """
 
     kind: Literal["foreground"] = "foreground"
@@ -82,22 +82,23 @@ class ForegroundRegion(RawRange):
 
 
 class PersonRegion(RawRange):
-    """A square of one size in the world about the person's centre, steady over time.
+    """A square of fixed physical size around the person's centre, smoothed over time.
 
-    A person looks alike in it wherever they stand. Centre and scale are measured in every frame and smoothed by its
-    stamps, the same way live; the square may reach beyond the frame, where raw value 0 stands in.
+    The person has the same size in it at any distance. Centre and scale are measured in every frame and smoothed by
+    time stamp, in recordings and live alike. Where the square extends beyond the frame, it is filled with raw value 0.
 
     Attributes:
         low: Smallest raw value of a person; 0 (no measurement) lies outside.
-        high: Largest one.
+        high: Largest raw value of a person.
         side_m: Side of the square in metres.
-        focal: Focal length of a depth camera as a share of the frame's width (0.89 of a Kinect), by which a distance
-            becomes a scale. None: the person's height in the frame is. Live, a camera's own counts where it is known.
-        metres: What one raw unit of depth is; 0.001 for millimetres.
-        height_m: What the person's height in the frame counts as, where there is no ``focal``.
+        focal: Focal length of a depth camera as a share of the frame's width (0.89 for a Kinect), which converts the
+            distance to a scale. None derives the scale from the person's height in the frame. Live, the camera's own
+            focal length is used if known.
+        metres: Metres per raw unit of depth; 0.001 for millimetres.
+        height_m: Assumed height of the person in metres, used without ``focal``.
         time_constant_ms: Time constant of the first-order low-pass on centre and scale; 0 follows every frame.
-        minimum_share: A frame with a smaller share of foreground pixels shows nobody: the last place stays. Before
-            anybody was seen it is the central square of the frame.
+        minimum_share: A frame with a smaller share of foreground pixels counts as empty and keeps the last place;
+            before a person has been seen, the frame's central square is used.
     """
 
     kind: Literal["person"] = "person"
@@ -121,9 +122,14 @@ class Crop:
     Fractions let paired modalities of different sizes share one crop.
 
     Attributes:
-        flip: Mirror it.
-        is_free: Whether it may begin inside a pixel and reach beyond the frame; others are cut at whole pixels.
-        turn_degrees: What it is turned by about its centre, clockwise as one sees it; only if free.
+        top: Upper edge.
+        left: Left edge.
+        height: Height.
+        width: Width.
+        flip: Whether the crop is mirrored horizontally.
+        is_free: Whether the crop may start at a fraction of a pixel and extend beyond the frame; other crops are cut at
+            whole pixels.
+        turn_degrees: Clockwise rotation (as displayed) about the crop's centre; only for a free crop.
     """
 
     top: float
@@ -135,7 +141,7 @@ class Crop:
     turn_degrees: float = 0.0
 
     def inside(self, part: Crop) -> Crop:
-        """This crop of a part of the frame, as a crop of the frame."""
+        """Convert this crop of a part of the frame to a crop of the frame."""
         top, left = part.top + self.top * part.height, part.left + self.left * part.width
         is_free = self.is_free or part.is_free
         height, width = self.height * part.height, self.width * part.width
@@ -151,7 +157,7 @@ def centre_crop(height: int, width: int, size: int) -> Crop:
 
 
 def crop_pixels(shape: tuple[int, ...], crop: Crop) -> tuple[slice, slice]:
-    """Rows and columns that a fractional crop covers in a (h, w) frame; at least one pixel."""
+    """Return the rows and columns that a fractional crop covers in a (h, w) frame; at least one pixel."""
     height, width = shape[:2]
     top = min(round(crop.top * height), height - 1)
     left = min(round(crop.left * width), width - 1)
@@ -161,18 +167,18 @@ def crop_pixels(shape: tuple[int, ...], crop: Crop) -> tuple[slice, slice]:
 
 
 def foreground_square(resized: Image, region: ForegroundRegion, mask: Image | None = None) -> Crop:
-    """The square around the foreground of one frame; it depends on this frame alone.
+    """Compute the square around the foreground of one frame; it depends on this frame alone.
 
-    Its side is the longer side of the foreground's bounding box, grown by the margin, at most the frame's shorter side;
-    it lies centrally about the box and is moved into the frame where it would stand out.
+    Its side is the longer side of the foreground's bounding box plus the margins, at most the frame's shorter side. The
+    square is centred on the box and shifted into the frame if necessary.
 
     Args:
         resized: (h, w), uint8 or uint16.
-        region: What is foreground.
-        mask: Optional (h, w) uint8 to work in.
+        region: Definition of the foreground.
+        mask: Optional (h, w) uint8 work buffer.
 
     Returns:
-        The square; the central one of the frame's shorter side when there is no foreground.
+        The square; the frame's central square if there is no foreground.
     """
     height, width = resized.shape
     shorter = min(height, width)

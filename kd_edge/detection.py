@@ -1,7 +1,7 @@
-"""Figures of action detection in untrimmed video, exactly as PKU-MMD's published evaluator computes them.
+"""Metrics of action detection in untrimmed video, exactly as PKU-MMD's published evaluator computes them.
 
-Offered through ``kd_edge.metrics``. Source: Liu et al., "PKU-MMD", 2017, and its evaluation script; where that script
-skips videos without a proposal file or divides by zero, the figure here is 0.
+The public names are those of ``kd_edge.metrics``. Source: Liu et al., "PKU-MMD", 2017, and its evaluation script; where
+that script skips videos without a proposal file or divides by zero, the value here is 0.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from dataclasses import dataclass
 from kd_edge.errors import KdEdgeError
 
 OVERLAPS = tuple(k * 0.05 for k in range(1, 21))
-"""Overlaps 0.05, 0.10 .. 1.00 that the 2D-AP averages over.
+"""Overlaps 0.05, 0.10 .. 1.00 over which the 2D-AP averages.
 
-As the evaluator multiplies them: seven (0.15, 0.3, 0.35, 0.6, 0.7, 0.85, 0.95) lie a last bit above the ratio of
-whole frames that they are named by, and a proposal of exactly that ratio is none at that overlap.
+Computed by multiplication as in the evaluator: seven of them (0.15, 0.3, 0.35, 0.6, 0.7, 0.85, 0.95) exceed their
+nominal value by the last bit, so that a proposal with exactly the nominal overlap does not match at it.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """One action interval: a proposal, or a ground truth (whose score is not read).
+    """One action interval: a proposal, or a ground truth (whose score is ignored).
 
     Attributes:
         video: Name of the video.
-        label: Class position.
+        label: Index of the class.
         start: First frame or second.
         end: Last frame or second, after ``start``, in the same unit.
         score: Confidence.
@@ -51,17 +51,17 @@ def detection_average_precision(
 ) -> float:
     """Average precision of proposals, exactly as PKU-MMD's evaluator computes it.
 
-    Proposals leave the list in ascending score (equal scores in the order given). Whenever a matched one leaves,
-    the score grows by the largest precision seen so far (the one just reached included) times the drop in recall.
-    This is neither COCO's nor Pascal's AP: precision is only looked at when a match leaves.
+    Proposals are removed in ascending order of score (equal scores in the order given). Whenever a matched one is
+    removed, the result grows by the largest precision so far (including the new one) times the drop in recall.
+    This is neither COCO's nor Pascal's AP: precision is evaluated only when a match is removed.
 
     Args:
         detections: Proposals of any videos and labels.
-        ground_truth: What really happened.
-        iou: Least overlap of a match, in (0, 1].
+        ground_truth: The actions actually performed.
+        iou: Smallest overlap of a match, in (0, 1].
 
     Returns:
-        The average precision; 0.0 without a proposal or without a ground truth.
+        The average precision; 0.0 without proposals or without ground truths.
     """
     ranked = sorted(detections, key=lambda d: d.score)  # stable
     matched, counts = _match(ranked, ground_truth, iou)
@@ -81,9 +81,9 @@ def detection_average_precision(
 
 
 def detection_f1(detections: Sequence[Detection], ground_truth: Sequence[Detection], *, iou: float) -> float:
-    """Harmonic mean of precision and recall; 0.0 when nothing matches.
+    """Harmonic mean of precision and recall; 0.0 if nothing matches.
 
-    A ground truth is found once, however many proposals match it.
+    A ground truth counts once, regardless of how many proposals match it.
     """
     _, counts = _match(detections, ground_truth, iou)
     precision, recall = _precision_recall(sum(c > 0 for c in counts), len(detections), len(ground_truth))
@@ -101,7 +101,7 @@ def map_action(
 
 
 def map_video(detections: Sequence[Detection], ground_truth: Sequence[Detection], *, iou: float) -> float:
-    """Mean over the videos of the ground truth (mAP_video); a video without any proposal counts 0, never skipped."""
+    """Mean over the videos of the ground truth (mAP_video); a video without proposals counts as 0, never skipped."""
     videos = sorted({truth.video for truth in ground_truth})
     foreign = sorted({d.video for d in detections} - set(videos))
     if foreign:
@@ -121,7 +121,7 @@ def two_d_average_precision(detections: Sequence[Detection], ground_truth: Seque
 def _match(
     detections: Sequence[Detection], ground_truth: Sequence[Detection], iou: float
 ) -> tuple[list[int | None], list[int]]:
-    """Ground truth of each proposal (best overlap >= iou, the later on a tie); proposals per ground truth."""
+    """Match each proposal to a ground truth (best overlap >= iou, the later on a tie); count proposals per truth."""
     if not 0 < iou <= 1:
         raise KdEdgeError(f"iou {iou}", "a number in (0, 1]", "pass iou=0.5")
     by_key: dict[tuple[str, int], list[int]] = {}

@@ -1,4 +1,4 @@
-"""Every mistake a user can make is one readable line: what was found, what was expected, how to fix it."""
+"""Exceptions for user errors, each shown as one line: what was found, what was expected, how to fix it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import ClassVar
 
 
 class KdEdgeError(Exception):
-    """A user error: shown as one line without a traceback.
+    """A user error, shown as one line without a traceback.
 
     Args:
-        found: What was there, with the value itself.
-        expected: What would have been right.
-        fix: The next thing to do, as a sentence or a command.
+        found: What was found, including the value itself.
+        expected: What was expected instead.
+        fix: What to do next, as a sentence or a command.
     """
 
     exit_code: ClassVar[int] = 2
-    """What the command line ends with."""
+    """Exit code of the command line."""
 
     def __init__(self, found: str, expected: str, fix: str) -> None:
         super().__init__(found, expected, fix)
@@ -31,9 +31,10 @@ class KdEdgeError(Exception):
 
 
 class UnexpectedError(KdEdgeError):
-    """Code that kd-edge calls, a driver's or one's own, raised what it should not: no mistake in what was asked for.
+    """Code called by kd-edge (a driver or user code) raised an unexpected exception; the user's input is not at fault.
 
-    Its ``__cause__`` is that exception, with the traceback; whoever makes one logs that, at error level.
+    ``__cause__`` is that exception, with its traceback. Code that raises an ``UnexpectedError`` logs the traceback at
+    error level.
     """
 
     exit_code = 1
@@ -52,45 +53,45 @@ class DataError(KdEdgeError):
 
 
 class BrokenOffError(DataError):
-    """A recording that is replayed is damaged after frames were handed over: labels up to there were given."""
+    """A replayed recording is damaged part-way through: labels were emitted up to that point."""
 
     exit_code = 1
 
 
 class ArtifactError(KdEdgeError):
-    """A model file is foreign, damaged, truncated or does not fit its use."""
+    """A model file is foreign, damaged, truncated or unsuitable for its use."""
 
 
 class EngineError(KdEdgeError):
-    """An engine was given arrays its graph does not take, or was used after it was closed."""
+    """An engine was given arrays that do not fit its graph, or was used after it was closed."""
 
 
 class DeviceError(ArtifactError):
-    """A GPU does not do what it is asked for: out of memory, lost, or its driver too old."""
+    """A GPU cannot do what is requested: it is out of memory, was lost, or its driver is too old."""
 
 
 class CameraError(KdEdgeError):
-    """A camera is not there, does not answer, or delivers something else than the model needs."""
+    """A camera is missing, does not respond, or does not deliver what the model needs."""
 
 
 class BadPictureError(CameraError):
-    """One picture cannot be decoded; the camera goes on."""
+    """One picture cannot be decoded; the camera keeps running."""
 
 
 class SinkError(KdEdgeError):
-    """A sink cannot be opened, or one that must take every label of a recording has broken."""
+    """A sink cannot be opened, or a sink that must receive every label of a recording has failed."""
 
     exit_code = 1
 
 
 class ServiceError(KdEdgeError):
-    """A service cannot be installed or removed, or is installed and does not start."""
+    """A service cannot be installed or removed, or does not start after installation."""
 
     exit_code = 1
 
 
 class TrainingError(KdEdgeError):
-    """Training cannot start or go on; the last good state is kept."""
+    """Training cannot start or continue; the last good state is kept."""
 
 
 class RunHeldError(TrainingError):
@@ -102,11 +103,11 @@ class ExportError(KdEdgeError):
 
 
 class MissingExtraError(KdEdgeError):
-    """A package of an optional extra cannot be used, most often because it is not installed."""
+    """A package of an optional extra cannot be used, usually because it is not installed."""
 
 
 class BrokenPackageError(MissingExtraError):
-    """A package is installed and cannot be imported: half removed, or not fit for this machine or its neighbours."""
+    """A package is installed but cannot be imported: partly removed, or incompatible with its environment."""
 
 
 _REASON_CHARACTERS = 500
@@ -125,19 +126,19 @@ _BUGS = (
 
 
 def is_bug(error: BaseException) -> bool:
-    """Whether an exception is of a kind that a mistake in a program raises, and neither a device nor a library's own.
+    """Whether an exception's type points to a programming error rather than to a device or library failure.
 
-    ``OSError``, ``RuntimeError``, ``MemoryError`` and every class that a library has made are what drivers raise of
-    devices: FFmpeg's ``InvalidDataError`` is a ``ValueError``, and no mistake of anybody's program.
+    Drivers report device failures with ``OSError``, ``RuntimeError``, ``MemoryError`` and classes defined by libraries:
+    FFmpeg's ``InvalidDataError`` is a ``ValueError``, but no programming error.
     """
     return isinstance(error, _BUGS) and type(error).__module__ == "builtins"
 
 
 def printable(text: str) -> str:
-    r"""Text for a terminal or a log, on one line.
+    r"""Escape a text so that it is safe to show on one line of a terminal or log.
 
-    Control and format characters (escape sequences, line breaks, bidirectional marks), surrogates and code points
-    without a character are escaped (``\n``, ``\xNN``, ``\uNNNN``): what a file says must not steer a terminal.
+    Control and format characters (escape sequences, line breaks, bidirectional marks), surrogates and unassigned code
+    points are escaped (``\n``, ``\xNN``, ``\uNNNN``), so that a file's content cannot control a terminal.
     """
     return text if text.isprintable() else "".join(map(_escaped, text))
 
@@ -148,15 +149,15 @@ def _escaped(character: str) -> str:
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """Return ``" (did you mean 'x'?)"`` for the closest choice, or an empty string when none is close."""
+    """Return ``" (did you mean 'x'?)"`` for the closest choice, or an empty string if none is close."""
     close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
     return f" (did you mean '{close[0]}'?)" if close else ""
 
 
 def reason(error: BaseException) -> str:
-    """The line of an error's message that says most: the first one, or what follows it where it is but a heading.
+    """Return the most informative line of an error's message: the first, or the second if the first is only a heading.
 
-    An error without a message is named by its class; a long line, which may quote a whole file, is cut.
+    For an error without a message this is the name of its class. A long line, which may quote a whole file, is cut.
     """
     first, *others = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     line = others[0] if others and first.endswith(":") else first

@@ -1,4 +1,4 @@
-"""Files and folders: written whole or not at all, held by one process at a time, found in the user's home."""
+"""Files and folders: atomic writes, locks between processes, and kd-edge's folders in the user's home."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 log = logging.getLogger("kd_edge.files")
 
 CACHE_VARIABLE = "KD_EDGE_CACHE"
-"""Environment variable: the folder of the caches."""
+"""Environment variable that sets the cache folder."""
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EPERM}
-"""What file systems without locks answer: NFS without its lock service, Lustre without ``flock``, some of FUSE."""
+"""Error codes of file systems without locks: NFS without its lock service, Lustre without ``flock``, some FUSE ones."""
 
 
 def user_folder(kind: Literal["cache", "config", "data"]) -> Path | None:
-    """kd-edge's folder in the user's home; None where no home is known, as in a container that runs under a bare id."""
-    import platformdirs  # most runs need no folder of the user's
+    """kd-edge's folder in the user's home; None if there is no home, as in a container that runs under a bare id."""
+    import platformdirs  # imported here because most runs need no user folder
 
     try:
         return Path(getattr(platformdirs, f"user_{kind}_dir")("kd-edge", appauthor=False)).expanduser()
@@ -39,10 +39,10 @@ def user_folder(kind: Literal["cache", "config", "data"]) -> Path | None:
 
 
 def expanded(path: Path | str) -> Path:
-    """A path with ``~`` replaced by the home folder it means.
+    """Replace ``~`` in a path by the home folder.
 
     Raises:
-        ConfigError: No such home is known.
+        ConfigError: The home folder is not known.
     """
     try:
         return Path(path).expanduser()
@@ -55,22 +55,22 @@ def expanded(path: Path | str) -> Path:
 
 
 def cache_folder() -> Path | None:
-    """``KD_EDGE_CACHE``, or the user's cache folder; None where neither is known, for those who can do without."""
+    """``KD_EDGE_CACHE``, or the user's cache folder; None if neither is known. For callers that can do without."""
     given = os.environ.get(CACHE_VARIABLE)
     return expanded(given) if given else user_folder("cache")
 
 
 def cache_root() -> Path:
-    """``cache_folder``, for those who need it.
+    """``cache_folder``, for callers that require one.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: There is no cache folder.
     """
     folder = cache_folder()
     if folder is None:
         raise ConfigError(
-            f"no folder for the cache: {CACHE_VARIABLE} is not set, and no home is known of user id {os.getuid()}",
-            "a folder that can be written",
+            f"no folder for the cache: {CACHE_VARIABLE} is not set, and user id {os.getuid()} has no known home",
+            "a writable folder",
             f"set {CACHE_VARIABLE} to one",
         )
     return folder
@@ -78,58 +78,58 @@ def cache_root() -> Path:
 
 @contextmanager
 def held(file: Path, waiting: Callable[[], None] | None = None, *, seconds: float = -1) -> Iterator[bool]:
-    """Hold a lock file for this process; it is there only as long as it is held.
+    """Hold a lock file, which exists only while it is held.
 
-    The kernel frees it when the process dies. On a file system without locks a file beside it takes its place, which
-    names the process; it is taken over from a process that has died on this machine, and has to be removed by hand
-    after one on another machine. A line in the log says so.
+    The kernel releases the lock when the process dies. On a file system without locks, a marker file next to it that
+    names the process is used instead, and this is logged. A marker of a process that died on this machine is taken
+    over; one of a process on another machine has to be removed by hand.
 
     Args:
-        file: The lock file; its folder is made.
-        waiting: Called once where another process holds it, which is then waited for; None does not wait.
-        seconds: How long that is waited for at most; -1 waits as long as it lives.
+        file: The lock file; its folder is created.
+        waiting: Called once before waiting for another process that holds the lock; None does not wait.
+        seconds: Longest time to wait; -1 waits without limit.
 
     Yields:
-        Whether it is held; without waiting, or after it, it is not where another process holds it.
+        Whether the lock is held; False if another process holds it and waiting was disabled or timed out.
 
     Raises:
         OSError: The folder cannot be written.
     """
-    lock = _acquired(file, waiting, seconds)
+    lock = _acquire(file, waiting, seconds)
     try:
         yield lock is not None
     finally:
         if lock is not None:
             with suppress(OSError):
-                file.unlink()  # while it is held: whoever waits for it sees that it is gone
+                file.unlink()  # before the release, so that waiting processes notice that the file is gone
             lock.release()
 
 
-def _acquired(file: Path, waiting: Callable[[], None] | None, seconds: float) -> BaseFileLock | None:
-    from filelock import FileLock, SoftFileLock  # a robot's process holds nothing
+def _acquire(file: Path, waiting: Callable[[], None] | None, seconds: float) -> BaseFileLock | None:
+    from filelock import FileLock, SoftFileLock  # imported here because a robot's process holds no lock
 
     try:
-        return _taken(FileLock(file, fallback_to_soft=False), waiting, seconds)
+        return _try_acquire(FileLock(file, fallback_to_soft=False), waiting, seconds)
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
-    # Another name: whether this one is there says nothing about who holds it.
+    # Under another name, because an existing lock file does not mean that it is held.
     marker = file.with_name(f".soft{file.name}")
-    _tell_of_markers(file.parent)
-    return _taken(SoftFileLock(marker), waiting, seconds)
+    _warn_of_markers(file.parent)
+    return _try_acquire(SoftFileLock(marker), waiting, seconds)
 
 
 @functools.cache
-def _tell_of_markers(folder: Path) -> None:
-    log.warning("%s has no file locks: .soft* files stand for them; remove one whose process is gone", folder)
+def _warn_of_markers(folder: Path) -> None:
+    log.warning("%s has no file locks: .soft* files are used instead; remove one whose process is gone", folder)
 
 
-def _taken(lock: BaseFileLock, waiting: Callable[[], None] | None, seconds: float) -> BaseFileLock | None:
-    """The lock, held; None where another process holds it and there is no waiting."""
+def _try_acquire(lock: BaseFileLock, waiting: Callable[[], None] | None, seconds: float) -> BaseFileLock | None:
+    """Acquire the lock; None if another process holds it and waiting is disabled or timed out."""
     from filelock import Timeout
 
     try:
-        lock.acquire(timeout=0.1, poll_interval=0.02)  # a second try takes over from a process that has died
+        lock.acquire(timeout=0.1, poll_interval=0.02)  # the second try takes over the marker of a dead process
     except Timeout:
         if waiting is None:
             return None
@@ -145,13 +145,13 @@ def _taken(lock: BaseFileLock, waiting: Callable[[], None] | None, seconds: floa
 def replacing(
     path: Path, error: type[KdEdgeError] = KdEdgeError, *, option: str | None = None, mode: int = 0o644
 ) -> Iterator[BinaryIO]:
-    """Open a temporary file beside ``path`` that takes its place on success and vanishes on failure.
+    """Open a temporary file next to ``path`` that replaces it on success and is removed on failure.
 
     Args:
-        path: The file to write; its folder is made.
-        error: What to raise when the folder cannot be written or the disk is full.
-        option: Option of the command line that chose the folder, for the advice; None where none did.
-        mode: Who may read and write it.
+        path: The file to write; its folder is created.
+        error: Class of the exception raised if the folder cannot be written or the disk is full.
+        option: Command-line option that chose the folder, named in the error; None if there is none.
+        mode: Permissions of the file.
     """
     temporary: Path | None = None
     try:
@@ -176,16 +176,16 @@ def replacing(
 
 
 def check_writable(path: Path, error: type[KdEdgeError] = KdEdgeError, *, option: str = "--out") -> None:
-    """Make sure that ``replacing`` may write a file: to be asked before minutes of work, not only after.
+    """Check that ``replacing`` can write a file, before minutes of work instead of after it.
 
     Raises:
-        KdEdgeError: It may not; nothing is made.
+        KdEdgeError: The file cannot be written; nothing is created.
     """
-    there = next(folder for folder in path.absolute().parents if os.path.exists(folder))  # noqa: PTH110 - never raises
+    existing = next(folder for folder in path.absolute().parents if os.path.exists(folder))  # noqa: PTH110 - never raises
     why = "it is a folder" if is_folder(path) else ""
     if not why:
         try:
-            with tempfile.TemporaryFile(dir=there):  # permissions do not tell of read-only and other odd file systems
+            with tempfile.TemporaryFile(dir=existing):  # permissions alone do not reveal a read-only file system
                 pass
         except OSError as fault:
             why = fault.strerror or str(fault)
@@ -194,14 +194,14 @@ def check_writable(path: Path, error: type[KdEdgeError] = KdEdgeError, *, option
 
 
 def new_file(path: Path, *, buffering: int = -1) -> BinaryIO:
-    """A file to read and write that was not there before, readable by the user and the user's group.
+    """Create a new file for reading and writing, readable by the user and the user's group.
 
     Args:
-        path: Its folder is there; a link there is not followed.
-        buffering: As of ``open``; 0 where what is written is to be the kernel's at once.
+        path: File to create; its folder must exist, and a link is not followed.
+        buffering: As for ``open``; 0 passes everything written to the kernel immediately.
 
     Raises:
-        OSError: There is one, or it cannot be made.
+        OSError: The file exists already or cannot be created.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     file: BinaryIO = os.fdopen(os.open(path, flags, 0o640), "w+b", buffering=buffering)
@@ -210,12 +210,13 @@ def new_file(path: Path, *, buffering: int = -1) -> BinaryIO:
 
 @contextmanager
 def making(folder: Path, option: str, error: type[KdEdgeError] = KdEdgeError) -> Iterator[Path]:
-    """Fill a temporary folder that becomes ``folder`` on success and vanishes on failure.
+    """Create a temporary folder that becomes ``folder`` on success and is removed on failure.
 
     Args:
-        folder: Folder to make; must be absent or empty.
-        option: Option of the command line that chose the folder, for the advice.
-        error: What to raise when it is not free, cannot be written, or another process is making it.
+        folder: Folder to create; must be absent or empty.
+        option: Command-line option that chose the folder, named in the error.
+        error: Class of the exception raised if the folder is not free, cannot be written, or is being written by
+            another process.
     """
     check_free(folder, option, error)
     temporary = folder.with_name(f".tmp-{folder.name}")
@@ -223,9 +224,9 @@ def making(folder: Path, option: str, error: type[KdEdgeError] = KdEdgeError) ->
         with held(folder.with_name(f".lock-{folder.name}")) as is_held:
             if not is_held:
                 raise error(
-                    f"{folder} is being written by another process", "a folder of one", f"choose another {option}"
+                    f"{folder} is being written by another process", "a free folder", f"choose another {option}"
                 )
-            if temporary.exists():  # of a killed process
+            if temporary.exists():  # left by a killed process
                 shutil.rmtree(temporary)
             temporary.mkdir(parents=True)
             try:
@@ -236,12 +237,12 @@ def making(folder: Path, option: str, error: type[KdEdgeError] = KdEdgeError) ->
                 raise
     except OSError as fault:
         raise error(
-            f"cannot write {folder} ({fault.strerror})", "a writable folder with room", f"choose another {option}"
+            f"cannot write {folder} ({fault.strerror})", "a writable folder with free space", f"choose another {option}"
         ) from fault
 
 
 def check_free(folder: Path, option: str, error: type[KdEdgeError] = KdEdgeError) -> None:
-    """Make sure that ``making`` may make a folder: to be asked before hours of work, not only after."""
+    """Check that ``making`` can create a folder, before hours of work instead of after it."""
     try:
         taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
     except OSError as fault:
@@ -249,4 +250,4 @@ def check_free(folder: Path, option: str, error: type[KdEdgeError] = KdEdgeError
             f"cannot read {folder} ({fault.strerror})", "a new or empty folder", f"choose another {option}"
         ) from fault
     if taken:
-        raise error(f"{folder} holds something already", "a new or empty folder", f"choose another {option}")
+        raise error(f"{folder} exists and is not an empty folder", "a new or empty folder", f"choose another {option}")

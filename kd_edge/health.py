@@ -1,7 +1,7 @@
-"""Is there anything to recognise? Figures of the picture against bounds, the window's feature against a reference.
+"""Check whether there is anything to recognise: pictures against bounds, a window's features against a reference.
 
-Both are fitted at export and travel in the manifest. Figures are taken on some rows of the picture, a few times a
-second: what a look costs does not depend on the frame's size.
+Bounds and reference are fitted at export and stored in the manifest. Pictures are measured on some of their rows, a few
+times per second, so that the cost does not depend on the frame size.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from kd_edge.packages import import_extra
 from kd_edge.types import NO_CAUSE, Cause, Float32, Image, LabelState, Reason
 
 LOOK_NS = 90_000_000
-"""Pictures are looked at at most this often: every third one of 30 a second."""
+"""Shortest time between two checked pictures: every third one at 30 frames per second."""
 STATIC_NS = 1_000_000_000
-"""Pictures without any change for so long are static: noise alone changes some pixels between two looks."""
+"""Pictures without any change for this long are static, because noise alone changes some pixels between two checks."""
 SAMPLED_VALUES = 4096
-"""At most about this many values of a picture, whole rows of it, are looked at."""
+"""Approximate upper limit for the values of a picture, in whole rows, that are measured."""
 FAR_PX = 4
-"""Neighbours are compared with pixels so far apart."""
+"""Distance of the pixels that neighbouring pixels are compared with."""
 SHARE_LOST = 0.5
-"""A picture of which more is at the limit, or noise, shows nothing."""
+"""A picture with a larger share of saturated pixels, or of noise, shows nothing."""
 _VOTES = 3
 _CHANGE_OF_UNIT_NOISE = 2 / math.sqrt(math.pi)
-"""Mean absolute difference of two pictures that differ by normal noise of unit deviation."""
+"""Mean absolute difference of two pictures that differ only by normal noise of unit standard deviation."""
 
 
 class Picture(NamedTuple):
     """Figures of one picture.
 
     Attributes:
-        mean: Of the measured pixels, raw units.
+        mean: Mean of the measured pixels, raw units.
         contrast: Standard deviation of the measured pixels, raw units.
         saturated: Share of pixels at the limit of the sensor or of the intensity window.
-        measured: Share of pixels that are measurements; 1 where every value is one.
-        grain: Difference of neighbours over that of pixels ``FAR_PX`` apart, as root mean squares: 1 for white noise,
-            ``1 / FAR_PX`` for a slope; 0 where nothing differs.
-        sharpness: The same of the steepest places: 1 for an edge from one pixel to the next.
-        noise: Share of the variance that is noise, by what changes where nothing moves; 0 for the first picture.
-        change: Mean absolute difference from the picture before, raw units; infinite for the first one.
+        measured: Share of pixels that are measurements; 1 if every value is a measurement.
+        grain: Root mean square difference of neighbours divided by that of pixels ``FAR_PX`` apart: 1 for white noise,
+            ``1 / FAR_PX`` for a gradient; 0 if nothing differs.
+        sharpness: The same ratio for the steepest place of each column: 1 for an edge from one pixel to the next.
+        noise: Share of the variance that is noise, estimated from changes where nothing moves; 0 for the first picture.
+        change: Mean absolute difference from the previous picture, raw units; infinite for the first one.
     """
 
     mean: float
@@ -60,12 +60,12 @@ class Picture(NamedTuple):
 
 
 class PictureMeter:
-    """Takes the figures of pictures of one size, in memory allocated once.
+    """Measures pictures of one size, in buffers allocated once.
 
     Args:
         template: A picture (h, w) or (h, w, 3), uint8 or uint16; only its shape and dtype matter.
-        saturation: Raw values from here on are at the limit.
-        ignore_value: Raw value that means "no measurement"; None where every value is one.
+        saturation: Smallest raw value that counts as saturated.
+        ignore_value: Raw value that means "no measurement"; None if every value is a measurement.
     """
 
     def __init__(self, template: Image, saturation: float, ignore_value: int | None) -> None:
@@ -84,20 +84,20 @@ class PictureMeter:
         self._has_before = False
 
     def reset(self) -> None:
-        """Forget the picture before."""
+        """Forget the previous picture."""
         self._has_before = False
 
     def measure(self, resized: Image) -> Picture:
-        """The figures of a picture of the template's shape and dtype."""
+        """Measure a picture of the template's shape and dtype."""
         self._now, self._before = self._before, self._now
         np.copyto(self._now, resized[:: self._step])
-        now = self._now.reshape(self._mask.shape)  # the channels of a row side by side
+        now = self._now.reshape(self._mask.shape)  # (rows, columns * channels)
         mean, contrast, measured = self._moments(now)
         np.greater_equal(now, self._saturation, out=self._mask)
         saturated = np.count_nonzero(self._mask) / self._size
         near, steep_near = self._near.within(now)
         far, steep_far = self._far.within(now)
-        noise, change = self._changed(now, contrast) if self._has_before else (0.0, math.inf)
+        noise, change = self._noise_and_change(now, contrast) if self._has_before else (0.0, math.inf)
         self._has_before = True
         grain, sharpness = _ratio(near, far), _ratio(steep_near, steep_far)
         return Picture(mean, contrast, saturated, measured, grain, sharpness, noise, change)
@@ -111,16 +111,17 @@ class PictureMeter:
         mean, deviation = self._cv2.meanStdDev(now, mask=self._mask.view(np.uint8))
         return float(mean[0, 0]), float(deviation[0, 0]), np.count_nonzero(self._mask) / self._size
 
-    def _changed(self, now: Image, contrast: float) -> tuple[float, float]:
-        """Share of the variance that is noise, and mean change."""
+    def _noise_and_change(self, now: Image, contrast: float) -> tuple[float, float]:
+        """Share of the variance that is noise, and mean absolute change."""
         columns = self._changes.by_column(now, self._before.reshape(now.shape))
-        still = np.partition(columns, len(columns) // 4)[len(columns) // 4] / len(now)  # where little moves
+        # Noise shows in the columns with the least change, where nothing moves.
+        still = np.partition(columns, len(columns) // 4)[len(columns) // 4] / len(now)
         deviation = float(still) / _CHANGE_OF_UNIT_NOISE
         return min(1.0, (deviation / contrast) ** 2) if contrast else 0.0, float(columns.sum()) / now.size
 
 
 class _Differences:
-    """Absolute differences of a picture of (n, w) values from another one, or of its own values some columns apart."""
+    """Absolute differences between two (n, w) pictures, or between values of one picture some columns apart."""
 
     def __init__(self, template: Image, apart: int) -> None:
         self._cv2: Any = import_extra("cv2", "cpu")
@@ -130,7 +131,7 @@ class _Differences:
         self._maxima = np.empty(self._all.shape[1], dtype=template.dtype)
 
     def within(self, now: Image) -> tuple[float, float]:
-        """Root mean squares of all differences, and of the largest one of each column."""
+        """Root mean square of all differences, and of the largest difference in each column."""
         cv2 = self._cv2
         cv2.absdiff(now[:, self._apart :], now[:, : -self._apart], dst=self._all)
         np.maximum.reduce(self._all, axis=0, out=self._maxima)
@@ -138,7 +139,7 @@ class _Differences:
         return math.sqrt(squares[0] / self._all.size), math.sqrt(squares[1] / self._maxima.size)
 
     def by_column(self, now: Image, other: Image) -> Float32:
-        """Sums (w,) over the columns."""
+        """Sum (w,) of the differences in each column."""
         cv2 = self._cv2
         cv2.absdiff(now, other, dst=self._all)
         cv2.reduce(self._all, 0, cv2.REDUCE_SUM, dst=self._sums, dtype=cv2.CV_32F)
@@ -147,23 +148,23 @@ class _Differences:
 
 
 class PictureBounds(BaseModel):
-    """What pictures of a healthy camera look like.
+    """Bounds on the pictures of a healthy camera.
 
     Attributes:
-        mean: Least mean, raw units; 0 says nothing.
-        contrast: Least contrast, raw units.
+        mean: Smallest mean, raw units; 0 means no limit.
+        contrast: Smallest contrast, raw units.
         saturated: Largest share of saturated pixels.
-        measured: Least share of measured pixels; 0 says nothing.
+        measured: Smallest share of measured pixels; 0 means no limit.
         grain: Largest grain.
-        sharpness: Least sharpness.
+        sharpness: Smallest sharpness.
         noise: Largest share of noise.
-        moves: Whether two pictures ``LOOK_NS`` apart always differ, if by noise alone; of a camera of which that is not
-            known no picture is called static.
-        saturation: Raw values from here on are at the limit.
+        moves: Whether two pictures ``LOOK_NS`` apart always differ, if only by noise; if this is not known, no picture
+            is reported as static.
+        saturation: Smallest raw value that counts as saturated.
         ignore_value: Raw value that means "no measurement".
-        side: Which recordings this was fitted to.
-        clips: How many of them.
-        frames: How many of their pictures.
+        side: Description of the recordings that the bounds were fitted on.
+        clips: Number of these recordings.
+        frames: Number of their pictures.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -182,44 +183,43 @@ class PictureBounds(BaseModel):
     frames: int = Field(ge=1)
 
     def judge(self, picture: Picture) -> Finding:
-        """What one picture allows, the worst that is found; ``PictureHealth`` adds what only several can tell."""
-        return next(self._empty(picture), None) or next(self._doubtful(picture), FINE)
+        """Return the worst finding for one picture; ``PictureHealth`` adds findings that need several pictures."""
+        return next(self._empty_findings(picture), None) or next(self._doubtful_findings(picture), FINE)
 
-    def _empty(self, picture: Picture) -> Iterator[Finding]:
-        """Why there is nothing to see."""
+    def _empty_findings(self, picture: Picture) -> Iterator[Finding]:
+        """Reasons why the picture shows nothing."""
         flat, overexposed = picture.contrast < self.contrast, picture.saturated > self.saturated
         if picture.measured < self.measured:
-            yield _nothing(Reason.DARK, f"only {picture.measured:.0%} of the pixels are measured")
+            yield _unknown(Reason.DARK, f"only {picture.measured:.0%} of the pixels are measured")
         if flat and picture.mean < self.mean:
-            yield _nothing(Reason.DARK, f"mean {picture.mean:.3g} below {self.mean:.3g}")
+            yield _unknown(Reason.DARK, f"mean {picture.mean:.3g} below {self.mean:.3g}")
         if overexposed and (flat or picture.saturated > SHARE_LOST):
-            yield _nothing(Reason.SATURATED, f"{picture.saturated:.0%} of the pixels at the limit")
+            yield _unknown(Reason.SATURATED, f"{picture.saturated:.0%} of the pixels at the limit")
         if flat:
-            yield _nothing(Reason.FLAT, f"contrast {picture.contrast:.2g} below {self.contrast:.2g}")
+            yield _unknown(Reason.FLAT, f"contrast {picture.contrast:.2g} below {self.contrast:.2g}")
         if picture.grain > self.grain:
-            yield _nothing(Reason.NOISE, f"nothing but grain: {picture.grain:.2f} above {self.grain:.2f}")
+            yield _unknown(Reason.NOISE, f"nothing but grain: {picture.grain:.2f} above {self.grain:.2f}")
         if picture.noise > max(SHARE_LOST, self.noise):
-            yield _nothing(Reason.NOISE, f"{picture.noise:.0%} of the variance is noise")
+            yield _unknown(Reason.NOISE, f"{picture.noise:.0%} of the variance is noise")
 
-    def _doubtful(self, picture: Picture) -> Iterator[Finding]:
-        """Why what is to see looks like no picture of training."""
+    def _doubtful_findings(self, picture: Picture) -> Iterator[Finding]:
+        """Reasons why the picture looks unlike the training pictures."""
         if picture.mean < self.mean:
-            yield _doubtful(Reason.DARK, f"mean {picture.mean:.3g} below {self.mean:.3g}")
+            yield _degraded(Reason.DARK, f"mean {picture.mean:.3g} below {self.mean:.3g}")
         if picture.saturated > self.saturated:
-            yield _doubtful(Reason.SATURATED, f"{picture.saturated:.0%} of the pixels at the limit")
+            yield _degraded(Reason.SATURATED, f"{picture.saturated:.0%} of the pixels at the limit")
         if picture.noise > self.noise:
-            yield _doubtful(Reason.NOISE, f"{picture.noise:.0%} of the variance is noise")
+            yield _degraded(Reason.NOISE, f"{picture.noise:.0%} of the variance is noise")
         if picture.sharpness < self.sharpness:
-            yield _doubtful(Reason.BLURRED, f"sharpness {picture.sharpness:.2f} below {self.sharpness:.2f}")
+            yield _degraded(Reason.BLURRED, f"sharpness {picture.sharpness:.2f} below {self.sharpness:.2f}")
 
 
 class Finding(NamedTuple):
-    """What a picture allows.
+    """The result of checking a picture.
 
     Attributes:
-        state: ``ok``; ``degraded``, where there is something to see and it looks like no picture of training;
-            ``unknown``, where there is nothing to see.
-        cause: Why.
+        state: ``ok``; ``degraded`` if the picture looks unlike the training pictures; ``unknown`` if it shows nothing.
+        cause: The reason for the state.
     """
 
     state: LabelState
@@ -229,22 +229,22 @@ class Finding(NamedTuple):
 FINE = Finding(LabelState.OK, NO_CAUSE)
 
 
-def _nothing(reason: Reason, detail: str) -> Finding:
+def _unknown(reason: Reason, detail: str) -> Finding:
     return Finding(LabelState.UNKNOWN, Cause(reason, detail))
 
 
-def _doubtful(reason: Reason, detail: str) -> Finding:
+def _degraded(reason: Reason, detail: str) -> Finding:
     return Finding(LabelState.DEGRADED, Cause(reason, detail))
 
 
 class PictureHealth:
-    """The pictures of one source over time.
+    """Checks the pictures of one source over time.
 
-    A finding counts when two of the last three looks had one. It stands for ``hold_ns`` after the last picture of its
-    kind, because that long the window holds what the network saw of it.
+    A finding takes effect if two of the last three checks had one. It remains in effect for ``hold_ns`` after the last
+    picture with such a finding, because that picture's features stay in the window for that long.
 
     Args:
-        bounds: What the pictures must be like.
+        bounds: Bounds on the pictures.
         hold_ns: Length of the window.
     """
 
@@ -255,59 +255,59 @@ class PictureHealth:
 
     @property
     def looked_ns(self) -> int | None:
-        """Stamp of the picture looked at last."""
+        """Stamp of the last picture checked."""
         return self._looked_ns
 
     def reset(self) -> None:
-        """Forget all pictures; the next one may bear any stamp."""
+        """Forget all pictures; the next one may have any stamp."""
         self._looked_ns: int | None = None
         self._still_since_ns: int | None = None
         self._noise = 0.0
         self._bad = [False] * _VOTES
         self._looks = 0
-        self._unseen = 0  # pictures since the last look
+        self._unseen = 0  # pictures since the last check
         self._found: dict[LabelState, tuple[int, Finding]] = {}
         self.finding = FINE
         if self._meter is not None:
             self._meter.reset()
 
     def see(self, resized: Image, stamp_ns: int) -> None:
-        """Look at a picture, unless the last look was a moment ago; ``finding`` is what the window allows then.
+        """Check a picture and update ``finding``, unless the last check was less than ``LOOK_NS`` ago.
 
         Args:
-            resized: (h, w) or (h, w, 3) as ``resizing.resize`` returns it.
-            stamp_ns: Moment of capture, later than all before.
+            resized: (h, w) or (h, w, 3), as returned by ``resizing.resize``.
+            stamp_ns: Time of capture, later than all previous ones.
         """
         self._unseen += 1
         if self._looked_ns is not None and (stamp_ns - self._looked_ns < LOOK_NS or self._unseen % 2 == 0):
-            return  # an odd number of pictures apart: a lamp that lights every other one must not hide it
+            return  # checks lie an odd number of pictures apart, so that a lamp lighting every other one is noticed
         self._unseen = 0
         if self._meter is None or self._meter.shape != resized.shape:
             self._meter = PictureMeter(resized, self._bounds.saturation, self._bounds.ignore_value)
-        finding = self._judged(self._meter.measure(resized), stamp_ns)
+        finding = self._check(self._meter.measure(resized), stamp_ns)
         self._looked_ns = stamp_ns
         self._bad[self._looks % _VOTES] = finding is not FINE
         self._looks += 1
         if finding is not FINE and 2 * sum(self._bad) > _VOTES:
             self._found[finding.state] = stamp_ns, finding
-        self.finding = self._standing(stamp_ns) if self._found else FINE
+        self.finding = self._in_effect(stamp_ns) if self._found else FINE
 
-    def _judged(self, picture: Picture, stamp_ns: int) -> Finding:
+    def _check(self, picture: Picture, stamp_ns: int) -> Finding:
         if picture.change != 0:
             self._still_since_ns = None
         elif self._still_since_ns is None:
             self._still_since_ns = self._looked_ns
-        noise, self._noise = min(picture.noise, self._noise), picture.noise  # after a cut all has changed once
+        noise, self._noise = min(picture.noise, self._noise), picture.noise  # a cut changes everything once
         finding = self._bounds.judge(picture._replace(noise=noise))
         if finding.state is LabelState.UNKNOWN or self._still_since_ns is None or not self._bounds.moves:
             return finding
         still_ns = stamp_ns - self._still_since_ns
         if still_ns < STATIC_NS:
             return finding
-        return _nothing(Reason.STATIC, f"not a pixel has changed for {still_ns / 1e9:.1f} s")
+        return _unknown(Reason.STATIC, f"not a pixel has changed for {still_ns / 1e9:.1f} s")
 
-    def _standing(self, now_ns: int) -> Finding:
-        """The worst finding that the window still holds."""
+    def _in_effect(self, now_ns: int) -> Finding:
+        """Return the worst finding that is still in effect."""
         for state in (LabelState.UNKNOWN, LabelState.DEGRADED):
             if state in self._found:
                 seen_ns, finding = self._found[state]
@@ -318,24 +318,26 @@ class PictureHealth:
 
 
 class FeatureReference(BaseModel):
-    """What the network makes of what it was trained on: the mean feature of a window, class by class.
+    """Statistics of the training windows' mean features, by class, for detecting unfamiliar windows.
 
-    A window's distance from a class is that of Mahalanobis: a direction in which windows of one class differ much
-    counts little. The covariance is that of ``directions``, and one variance in all others.
+    A window's distance from a class is the Mahalanobis distance, so that directions in which windows of one class vary
+    much count little. The covariance consists of ``directions`` with their ``variances`` and one variance for all
+    other directions.
 
     Attributes:
         classes: Number K of classes with a mean.
         size: Length D of a feature.
         rank: Number R of directions.
         means: (K, D) float16, little endian, base64.
-        deviation: (D,) float16 likewise, positive: deviation within the classes, the unit of what follows.
-        directions: (R, D) float16 likewise: unit vectors in which windows of a class differ most.
-        variances: (R,) variance in these directions.
-        rest: Variance in any other direction.
-        threshold: Distances of familiar windows, root mean squares over the D dimensions, are below this.
-        fitted_on: Which windows decided the threshold.
-        clips: Recordings the means are of.
-        windows: Windows the threshold is of.
+        deviation: (D,) float16, little endian, base64, positive: within-class standard deviation, the unit of the
+            following fields.
+        directions: (R, D) float16, little endian, base64: unit vectors along which windows of a class vary most.
+        variances: (R,) variances along these directions.
+        rest: Variance along any other direction.
+        threshold: Upper limit for the distance of a familiar window, a root mean square over the D dimensions.
+        fitted_on: Description of the windows that the threshold was fitted on.
+        clips: Number of recordings that the means were computed from.
+        windows: Number of windows that the threshold was fitted on.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -364,7 +366,7 @@ class FeatureReference(BaseModel):
     def of(
         cls, means: Float32, deviation: Float32, directions: Float32, variances: Float32, rest: float
     ) -> FeatureReference:
-        """Pack arrays (K, D), (D,), (R, D) and (R,)."""
+        """Create a reference from arrays of shapes (K, D), (D,), (R, D) and (R,)."""
         return cls(
             classes=len(means),
             size=len(deviation),
@@ -377,7 +379,7 @@ class FeatureReference(BaseModel):
         )
 
     def arrays(self) -> tuple[Float32, Float32, Float32]:
-        """Means (K, D), deviation (D,) and directions (R, D), float32."""
+        """Return means (K, D), deviation (D,) and directions (R, D) as float32."""
         return (
             _unpacked(self.means, (self.classes, self.size)),
             _unpacked(self.deviation, (self.size,)),
@@ -386,7 +388,7 @@ class FeatureReference(BaseModel):
 
 
 class Familiarity:
-    """Scores windows by a reference, in memory allocated once."""
+    """Scores windows against a reference, in buffers allocated once."""
 
     def __init__(self, reference: FeatureReference) -> None:
         means, deviation, directions = reference.arrays()
@@ -394,7 +396,7 @@ class Familiarity:
         classes = (means - centre) / deviation
         excess = 1 / reference.rest - 1 / np.maximum(np.asarray(reference.variances, np.float32), reference.rest)
         directions = directions * np.sqrt(excess)[:, None]
-        # |x - m|^2 / rest - |directions (x - m)|^2, multiplied out: what depends on the class alone is known before
+        # |x - m|^2 / rest - |directions (x - m)|^2, expanded: terms that depend on the class alone are precomputed
         seen = classes @ directions.T
         self._own = (classes**2).sum(axis=1) / reference.rest - (seen**2).sum(axis=1)
         self._twice = np.ascontiguousarray(2 * (seen @ directions - classes / reference.rest))
@@ -405,11 +407,14 @@ class Familiarity:
         self._mean = np.empty(reference.size, dtype=np.float32)
 
     def score(self, past: Float32, feature: Float32) -> float:
-        """Distance of a window's mean feature from the nearest class, over the threshold: above 1 is unfamiliar.
+        """Return the distance of a window's mean feature from the nearest class, divided by the threshold.
 
         Args:
             past: (T-1, D) float32, features of the older segments.
-            feature: (D,) float32, the newest one.
+            feature: (D,) float32, feature of the newest segment.
+
+        Returns:
+            The relative distance; above 1 the window is unfamiliar.
         """
         x = np.add.reduce(past, axis=0, out=self._mean)
         x += feature
@@ -432,7 +437,7 @@ def _packed(values: npt.NDArray[np.floating[Any]]) -> str:
 
 def _unpacked(text: str, shape: Sequence[int]) -> Float32:
     count = math.prod(shape)
-    if len(text) != 4 * -(-2 * count // 3):  # base64 writes four characters for three bytes
+    if len(text) != 4 * -(-2 * count // 3):  # base64 encodes three bytes as four characters
         raise ValueError(f"{len(text)} characters for {'x'.join(map(str, shape))} half-precision numbers")
     try:
         values = np.frombuffer(base64.b64decode(text, validate=True), dtype="<f2").astype(np.float32)

@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first asked for (PEP 562): settings are read without torch."""
+"""Lazy imports of a package's public names (PEP 562), so that reading settings does not import torch."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 
 def lazily(package: str, module_of: Mapping[str, str]) -> Callable[[str], Any]:
-    """Make the ``__getattr__`` of a package.
+    """Create the ``__getattr__`` of a package, which imports a name on first access.
 
     Args:
         package: ``__name__`` of the package.
-        module_of: Public name -> module of the package that defines it.
+        module_of: Maps each public name to the module of the package that defines it.
     """
 
     def get(name: str) -> Any:

@@ -1,8 +1,8 @@
-"""Figures of merit: accuracy, F1, average precision, calibration, paired intervals; numpy only.
+"""Metrics: accuracy, F1, average precision, calibration, paired intervals; numpy only.
 
-Labels and predictions are class positions 0..K-1; scores are "higher is better"; every result is a fraction in [0, 1]
-unless it says otherwise. Shapes that do not fit and labels out of range raise ``KdEdgeError``. The figures for
-detection in untrimmed video live in ``kd_edge.detection`` and are offered here too.
+Labels and predictions are class indices 0..K-1; higher scores are better; results are fractions in [0, 1] unless
+documented otherwise. Mismatched shapes and labels out of range raise ``KdEdgeError``. The metrics for detection in
+untrimmed video are defined in ``kd_edge.detection`` and re-exported here.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ Array = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.integer]
 Float64 = npt.NDArray[np.float64]
 _DISTANCES = 1 << 22
-"""Most distances held at once, 32 MB."""
+"""Upper limit for the number of distances in memory at once, 32 MB."""
 
 
 # ---------------------------------------------------------------------------------------------- classification
 
 
 def accuracy(predictions: Labels, labels: Labels) -> float:
-    """Share of predictions (N,) equal to labels (N,); -1 is no answer and never right."""
+    """Share of predictions (N,) equal to labels (N,); -1 means no answer and is never correct."""
     _check_same_length(predictions, labels, "predictions")
     return float(np.mean(np.asarray(predictions) == np.asarray(labels)))
 
@@ -80,7 +80,7 @@ def top_k(scores: Array, labels: Labels, k: int) -> float:
     Args:
         scores: (N, K), any monotone score.
         labels: (N,) integers.
-        k: At least 1; K or more gives 1.0. Of equal scores the lower class position ranks first, as in ``argmax``.
+        k: At least 1; K or more gives 1.0. Ties are ranked by class index, lower first, as in ``argmax``.
     """
     _check_scores(scores, labels)
     best = np.argsort(-np.asarray(scores), axis=1, kind="stable")[:, :k]
@@ -88,7 +88,7 @@ def top_k(scores: Array, labels: Labels, k: int) -> float:
 
 
 def confusion(predictions: Labels, labels: Labels, classes: int) -> npt.NDArray[np.int64]:
-    """Counts (K, K) int64: rows are the truth, columns the predictions."""
+    """Confusion matrix of counts (K, K) int64: rows are the truth, columns the predictions."""
     _check_same_length(predictions, labels, "predictions")
     _check_range(labels, classes, "label")
     _check_range(predictions, classes, "prediction")
@@ -103,16 +103,16 @@ def per_class_accuracy(predictions: Labels, labels: Labels, classes: int) -> Flo
 
 
 def row_shares(counts: npt.ArrayLike) -> Float64:
-    """Counts (K, K) as shares of their row, float64; a row of zeros stays one."""
+    """Normalise counts (K, K) by row, float64; rows of zeros stay zero."""
     table = np.asarray(counts, dtype=np.float64)
     return _ratio(table, table.sum(axis=1, keepdims=True), empty=0.0)
 
 
 def worst_confusions(counts: npt.ArrayLike, most: int = 10) -> list[tuple[int, int]]:
-    """Pairs (true, predicted) of different classes that occur, the largest share of the true class first.
+    """Return the confused pairs (true, predicted) of classes, the largest share of the true class first.
 
     Args:
-        counts: (K, K), rows are the truth; of equal shares the lower positions come first.
+        counts: (K, K), rows are the truth; ties are ordered by class index.
         most: Largest number of pairs.
     """
     shares = row_shares(counts)
@@ -122,42 +122,44 @@ def worst_confusions(counts: npt.ArrayLike, most: int = 10) -> list[tuple[int, i
 
 
 def macro_f1(predictions: Labels, labels: Labels, classes: int) -> float:
-    """Mean F1 over the classes that occur among the labels or the predictions: the one definition used everywhere.
+    """Mean F1 over the classes that occur among the labels or the predictions: the only definition used in kd-edge.
 
     A class that is predicted but has no sample counts as 0, so that a wrong answer costs the same whether or not its
-    class has samples here; one that occurs in neither is left out. On a whole test split, where every class has
+    class has samples; a class that occurs in neither is left out. On a whole test split, where every class has
     samples, all common definitions agree. Source: scikit-learn's ``f1_score(average="macro")``; see docs/adr/016.
 
     Args:
-        predictions: (N,) integers; -1 is no answer: a miss of the sample's class, and no class's prediction.
+        predictions: (N,) integers; -1 means no answer: a miss of the sample's class that predicts no other class.
         labels: (N,) integers.
         classes: Number K of classes.
     """
     _check_same_length(predictions, labels, "predictions")
-    given, truth = np.asarray(predictions), np.asarray(labels)
-    right = _occurrences(truth[given == truth], classes, "label")
-    occurrences = _occurrences(truth, classes, "label") + _occurrences(given[given != -1], classes, "prediction")
+    predicted, truth = np.asarray(predictions), np.asarray(labels)
+    right = _occurrences(truth[predicted == truth], classes, "label")
+    occurrences = _occurrences(truth, classes, "label") + _occurrences(
+        predicted[predicted != -1], classes, "prediction"
+    )
     return float(np.mean((2 * right / np.maximum(occurrences, 1))[occurrences > 0]))
 
 
 def _occurrences(values: Labels, classes: int, name: str) -> npt.NDArray[np.int64]:
-    """How often each class occurs, (K,) int64."""
+    """Count how often each class occurs, (K,) int64."""
     _check_range(values, classes, name)
     return np.bincount(np.asarray(values, dtype=np.int64), minlength=classes).astype(np.int64)
 
 
 def sakdn_fmeasure(logits: Array, labels: Labels) -> float:
-    """The figure SAKDN's code calls F-measure: harmonic mean of top-1 accuracy and retrieval recall@1.
+    """The "F-measure" of SAKDN's code: harmonic mean of top-1 accuracy and retrieval recall@1.
 
-    Recall@1 is the share of samples whose nearest other sample (Euclidean, between logits) has their label. It is not
-    the F1 of precision and recall (``macro_f1``), and depends on which samples are scored together.
+    Recall@1 is the share of samples whose nearest other sample (Euclidean, between logits) has the same label. The
+    result is not the F1 of precision and recall (``macro_f1``), and depends on which samples are scored together.
 
     Args:
-        logits: (N, K), finite; of equally near samples and of equal logits the first counts.
+        logits: (N, K), finite; for equally near samples and equal logits the first counts.
         labels: (N,) integers.
 
     Returns:
-        The mean, 0 when both are 0; one single sample has no neighbour and recall 0.
+        The harmonic mean, 0 if both are 0; a single sample has no neighbour and recall 0.
 
     Source: the public code of Liu et al., "Semantics-aware Adaptive Knowledge Distillation for Sensor-to-Vision Action
     Recognition", whose tables report it.
@@ -170,28 +172,28 @@ def sakdn_fmeasure(logits: Array, labels: Labels) -> float:
 
 
 def _nearest(vectors: Array) -> npt.NDArray[np.int64]:
-    """Position (N,) of each vector's nearest other one."""
+    """Return the index (N,) of each vector's nearest other vector."""
     points = np.asarray(vectors, dtype=np.float64)
-    points = points - points[0]  # what all have in common would only cost digits
+    points = points - points[0]  # a common offset would cost precision
     squares, rows = np.sum(points**2, axis=1), max(1, _DISTANCES // len(points))
     nearest = np.empty(len(points), dtype=np.int64)
     for start in range(0, len(points), rows):
         chunk = points[start : start + rows]
-        distances = squares - 2 * chunk @ points.T  # less the row's own square, the same for all its columns
+        distances = squares - 2 * chunk @ points.T  # without the row's own square, which is constant along the row
         distances[np.arange(len(chunk)), np.arange(start, start + len(chunk))] = np.inf
         nearest[start : start + rows] = distances.argmin(axis=1)
     return nearest
 
 
 def average_precision(scores: Array, positives: npt.NDArray[np.bool_]) -> float:
-    """Area under the precision-recall steps: ``sum_n (R_n - R_(n-1)) P_n``, equal scores being one step.
+    """Area under the precision-recall steps: ``sum_n (R_n - R_(n-1)) P_n``, with equal scores as one step.
 
     Args:
         scores: (N,) score of the class.
         positives: (N,) bool, which samples belong to it.
 
     Returns:
-        The area (scikit-learn's ``average_precision_score``); NaN without a positive.
+        The area (scikit-learn's ``average_precision_score``); NaN without positives.
     """
     scores, positives = np.asarray(scores), np.asarray(positives, dtype=bool)
     _check_same_length(scores, positives, "scores")
@@ -205,7 +207,7 @@ def average_precision(scores: Array, positives: npt.NDArray[np.bool_]) -> float:
 
 
 def mean_average_precision(scores: Array, labels: Labels) -> float:
-    """Mean of the per-class average precision, one class against the rest, over the classes that have a sample.
+    """Mean of the per-class average precision, one class against the rest, over the classes with samples.
 
     Args:
         scores: (N, K).
@@ -231,10 +233,10 @@ def softmax(logits: Array, temperature: float = 1.0) -> Float64:
 
 
 def softmax_row(logits: Sequence[float], temperature: float = 1.0) -> list[float]:
-    """``softmax`` of one sample in plain floats, the same to 1e-15: for a stream, whose caches are cold.
+    """``softmax`` of one sample in plain floats, equal to within 1e-15: faster in a stream, where caches are cold.
 
     Args:
-        logits: K numbers; one that is not finite may make all probabilities NaN.
+        logits: K numbers; a non-finite one may make all probabilities NaN.
         temperature: Positive.
     """
     largest = max(logits) / temperature
@@ -254,7 +256,7 @@ def expected_calibration_error(probabilities: Array, labels: Labels, bins: int =
     """Mean gap between confidence and accuracy, weighted by samples, over equal-width bins ``(k/bins, (k+1)/bins]``.
 
     Args:
-        probabilities: (N, K), rows sum to 1; the confidence is the largest of a row.
+        probabilities: (N, K), rows sum to 1; the confidence is the largest value of a row.
         labels: (N,) integers.
         bins: Number of bins.
 
@@ -265,12 +267,12 @@ def expected_calibration_error(probabilities: Array, labels: Labels, bins: int =
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reliability:
-    """How often answers of a confidence are right, by equal-width bins ``(k/bins, (k+1)/bins]`` of the confidence.
+    """Accuracy by confidence, in equal-width bins ``(k/bins, (k+1)/bins]``.
 
     Attributes:
-        counts: Samples of each bin, (bins,) int64.
-        confidence: Their mean confidence, (bins,) float64; NaN for an empty bin.
-        accuracy: Share of them that is right, (bins,) float64; NaN for an empty bin.
+        counts: Number of samples in each bin, (bins,) int64.
+        confidence: Mean confidence in each bin, (bins,) float64; NaN for an empty bin.
+        accuracy: Accuracy in each bin, (bins,) float64; NaN for an empty bin.
     """
 
     counts: npt.NDArray[np.int64]
@@ -285,10 +287,10 @@ class Reliability:
 
 
 def reliability(probabilities: Array, labels: Labels, bins: int = 15) -> Reliability:
-    """What a reliability diagram shows.
+    """Compute the data of a reliability diagram.
 
     Args:
-        probabilities: (N, K), rows sum to 1; the confidence is the largest of a row.
+        probabilities: (N, K), rows sum to 1; the confidence is the largest value of a row.
         labels: (N,) integers.
         bins: Number of bins.
 
@@ -313,14 +315,14 @@ def negative_log_likelihood(logits: Array, labels: Labels, temperature: float = 
 
 
 def figures(scores: Array, labels: Labels, names: Sequence[str], *, temperature: float | None) -> dict[str, Any]:
-    """All figures of a summary, as plain JSON values; a class without a sample has None.
+    """Compute all metrics of a summary as plain JSON values; None for a class without samples.
 
     Args:
-        scores: (N, K): logits, or any scores whose highest is the answer.
+        scores: (N, K): logits, or any scores of which the highest is the prediction.
         labels: (N,) integers.
-        names: What the K classes are called.
-        temperature: Divides logits before the softmax. None for scores that are no logits (an SVM's): their calibration
-            error is None, and average precisions rank the scores themselves.
+        names: Names of the K classes.
+        temperature: Divisor of the logits before the softmax. None for scores that are not logits (such as an SVM's):
+            the calibration error is then None, and average precisions use the scores themselves.
     """
     classes, predictions = len(names), np.asarray(scores).argmax(1)
     ranked = scores if temperature is None else softmax(scores, temperature)
@@ -338,10 +340,10 @@ def figures(scores: Array, labels: Labels, names: Sequence[str], *, temperature:
 
 
 def fit_temperature(logits: Array, labels: Labels, *, bounds: tuple[float, float] = (0.2, 10.0)) -> float:
-    """Temperature of least negative log likelihood, by golden-section search over its logarithm.
+    """Fit the temperature with the smallest negative log likelihood, by golden-section search over its logarithm.
 
-    The likelihood is convex in ``1 / temperature``, so the minimum inside the bounds is the only one. Logits that
-    are always right have none: ever lower temperatures would suit them, and they keep 1.
+    The negative log likelihood is convex in ``1 / temperature``, so the minimum inside the bounds is unique. If all
+    predictions are correct, there is no minimum, because ever lower temperatures fit better; the temperature stays 1.
 
     Args:
         logits: (N, K) of validation samples the model was not trained on.
@@ -363,17 +365,17 @@ def fit_temperature(logits: Array, labels: Labels, *, bounds: tuple[float, float
 
 
 def fit_unknown_threshold(probabilities: Array, labels: Labels, *, keep: float = 0.95) -> float:
-    """Largest confidence threshold that still keeps the share ``keep`` of the right predictions.
+    """Fit the largest confidence threshold that still keeps the share ``keep`` of the correct predictions.
 
-    A prediction is ``unknown`` when its confidence lies below the threshold.
+    A prediction is ``unknown`` if its confidence lies below the threshold.
 
     Args:
         probabilities: (N, K) calibrated probabilities of validation samples.
         labels: (N,) integers.
-        keep: Share of right predictions that must stay known, in (0, 1].
+        keep: Share of correct predictions that must stay known, in (0, 1].
 
     Returns:
-        The threshold, in [0, 1]; 0.0 (nothing is unknown) when no prediction is right.
+        The threshold, in [0, 1]; 0.0 (nothing is unknown) if no prediction is correct.
     """
     _check_scores(probabilities, labels)
     right = np.argmax(probabilities, axis=1) == np.asarray(labels)
@@ -404,15 +406,15 @@ def paired_interval(
     """Accuracy of A minus accuracy of B on the same samples, with a percentile bootstrap over whole subjects.
 
     Args:
-        right_a: (N,) bool, where A is right.
-        right_b: (N,) bool, where B is right.
-        subjects: (N,) who performed each sample; subjects are drawn with replacement, never single samples.
+        right_a: (N,) bool, whether A is correct.
+        right_b: (N,) bool, whether B is correct.
+        subjects: (N,) subject of each sample; whole subjects are drawn with replacement, never single samples.
         level: Coverage of the interval.
         resamples: Number of bootstrap draws.
-        seed: Where the draws start from.
+        seed: Seed of the random draws.
 
     Returns:
-        The difference and its interval; with a single subject the interval has no width and says nothing.
+        The difference and its interval; with a single subject the interval has zero width and is meaningless.
     """
     _check_same_length(right_a, right_b, "right_a")
     _check_same_length(np.asarray(subjects), right_b, "subjects")
@@ -426,7 +428,7 @@ def paired_interval(
 
 
 def proportion_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Interval of 95 % of a share of independent trials, by Wilson's score: not empty where all succeed.
+    """95 % Wilson score interval of the success rate of independent trials; it has a width even if all succeed.
 
     Args:
         successes: At least 0, at most ``trials``.
@@ -443,7 +445,7 @@ def proportion_interval(successes: int, trials: int) -> tuple[float, float]:
 
 
 _NORMAL_95 = 1.959963984540054
-"""Quantile 0.975 of the normal distribution."""
+"""The 0.975 quantile of the standard normal distribution."""
 
 # ------------------------------------------------------------------------------------------------------ checks
 

@@ -1,4 +1,4 @@
-"""Packages of the optional extras: import one, or say what is wrong with it and what helps."""
+"""Import packages of the optional extras, with errors that explain what is wrong and how to fix it."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ EXTRA_OF = {
     "starlette": "label",
     "uvicorn": "label",
 }
-"""The extra of kd-edge that brings a module."""
+"""The extra of kd-edge that installs each module."""
 
 REQUIRED = ("numpy", "pydantic", "filelock")
-"""Modules that kd-edge itself brings and imports while it works."""
+"""Required dependencies of kd-edge that are imported at run time."""
 
 DISTRIBUTIONS = {
     "cv2": ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless"),
@@ -58,7 +58,7 @@ DISTRIBUTIONS = {
     "sklearn": ("scikit-learn",),
     "cuda": ("cuda-bindings",),
 }
-"""The distributions that bring a module, where its name does not tell; one of them at a time."""
+"""Distributions that provide a module, if not evident from its name; only one of several may be installed."""
 
 _WHICH = {
     "onnxruntime": "onnxruntime for the CPU, onnxruntime-gpu for CUDA",
@@ -78,7 +78,7 @@ SYSTEM_PACKAGES = {
     "libusb-1.0.so.0": "libusb-1.0-0",
     "libstdc++.so.6": "libstdc++6",
 }
-"""The Debian or Ubuntu package that brings a shared library."""
+"""The Debian or Ubuntu package that contains each shared library."""
 
 _SHARED_LIBRARY = re.compile(r"(\S+\.so[.\d]*): cannot open shared object file")
 _OTHER_NUMPY = ("_ARRAY_API", "multiarray failed to import", "compiled using NumPy", "numpy.dtype size", "ABI version")
@@ -89,36 +89,37 @@ def import_extra(module: str, extra: str) -> ModuleType:
 
     Args:
         module: Dotted module name, for example ``"cv2"``.
-        extra: The extra of kd-edge that brings it, for example ``"cpu"``.
+        extra: The extra of kd-edge that installs it, for example ``"cpu"``.
 
     Raises:
         MissingExtraError: The module is not installed.
-        BrokenPackageError: It is installed and cannot be imported.
+        BrokenPackageError: The module is installed but cannot be imported.
     """
     try:
-        imported = importlib.import_module(module) if module in sys.modules else _imported(module)
-    except Exception as error:  # a package that does not fit its surroundings raises any kind
+        imported = importlib.import_module(module) if module in sys.modules else _import_quietly(module)
+    except Exception as error:  # an incompatible package can raise any exception
         raise _import_fault(module, extra, error) from error
     spec = getattr(imported, "__spec__", None)
     if spec is not None and spec.origin is None and spec.submodule_search_locations is not None:
-        # Python takes a folder without a module for a namespace: what a half-removed package leaves behind.
-        raise _import_fault(module, extra, ImportError(f"{spec.submodule_search_locations[0]} holds no module"))
+        # A partly removed package leaves a folder without a module, which Python imports as a namespace package.
+        raise _import_fault(module, extra, ImportError(f"{spec.submodule_search_locations[0]} contains no module"))
     return imported
 
 
 def failed_import(error: BaseException) -> MissingExtraError | None:
-    """What is wrong with a package, where an error was raised while it was imported; None of any other error."""
+    """Explain an error that was raised while a known package was imported; None for any other error."""
     known = {module.split(".")[0]: extra for module, extra in {**dict.fromkeys(REQUIRED, ""), **EXTRA_OF}.items()}
-    asked, asking = [getattr(error, "name", None) or ""] if isinstance(error, ImportError) else [], _importing(error)
-    # Of a name that is not there, the package that asks for it is at fault: it is made for another release.
-    names = asking + asked if "cannot import name" in str(error) else asked + asking
+    imported = [getattr(error, "name", None) or ""] if isinstance(error, ImportError) else []
+    importing = _importing(error)
+    # If a name is missing, the importing package is at fault: it was made for another release.
+    names = importing + imported if "cannot import name" in str(error) else imported + importing
     root = next((root for name in names if (root := name.split(".")[0]) in known), None)
     return None if root is None else _import_fault(root, known[root], error)
 
 
 def installed(module: str) -> dict[str, str]:
-    """Versions of the installed distributions that bring a module, by name; their files may be gone."""
-    from importlib import metadata  # slow to import, and seldom needed
+    """Versions of the installed distributions of a module, by distribution name; their files may be missing."""
+    from importlib import metadata  # slow to import and rarely needed
 
     root, found = module.split(".")[0], {}
     for name in DISTRIBUTIONS.get(root, (root.replace("_", "-"),)):
@@ -128,9 +129,9 @@ def installed(module: str) -> dict[str, str]:
 
 
 def clash(module: str) -> BrokenPackageError | None:
-    """What is wrong where several distributions bring one module; None where at most one is installed.
+    """Return the error for a module that several installed distributions provide; None if at most one is installed.
 
-    Each overwrites the other's files, and removing one removes them from both.
+    Each distribution overwrites the other's files, and removing one removes the files of both.
     """
     found = installed(module)
     if len(found) < 2:
@@ -144,8 +145,8 @@ def clash(module: str) -> BrokenPackageError | None:
     )
 
 
-def _imported(module: str) -> ModuleType:
-    """Import a module; what it prints to standard error is shown only where the import works, else the error tells."""
+def _import_quietly(module: str) -> ModuleType:
+    """Import a module; its output to standard error is shown only if the import succeeds."""
     if threading.current_thread() is not threading.main_thread():  # standard error belongs to all threads
         return importlib.import_module(module)
     with contextlib.redirect_stderr(io.StringIO()) as complaints:  # NumPy prints whole tracebacks before it raises
@@ -156,7 +157,7 @@ def _imported(module: str) -> ModuleType:
 
 
 def _importing(error: BaseException) -> list[str]:
-    """Names of the modules that were being imported when an error was raised, the innermost first."""
+    """Names of the modules that were being imported when an error was raised, innermost first."""
     names, trace = [], error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_name == "<module>":
@@ -166,7 +167,7 @@ def _importing(error: BaseException) -> list[str]:
 
 
 def _import_fault(module: str, extra: str, error: BaseException) -> MissingExtraError:
-    """Why a module cannot be imported, and what helps against just that."""
+    """Create the error for a failed import, with a fix for its specific cause."""
     root = module.split(".")[0]
     found = installed(root)
     absent = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
@@ -175,10 +176,10 @@ def _import_fault(module: str, extra: str, error: BaseException) -> MissingExtra
         install = f"pip install {_from_extra(root, extra)}"
         return MissingExtraError(f"module '{module}' is not installed", wanted, f"{install}, then kd-edge doctor")
     names = " and ".join(f"{name} {version}" for name, version in found.items())
-    why = "the module itself is gone" if absent else reason(error)
+    why = "the module itself is missing" if absent else reason(error)
     return BrokenPackageError(
         f"module '{module}' cannot be imported{f', though {names} is installed' if names else ''} ({why})",
-        f"{wanted}, whole and fit for this machine",
+        f"{wanted}, complete and compatible with this machine",
         f"{_remedy(root, found, extra, str(error))}, then kd-edge doctor",
     )
 
@@ -188,11 +189,11 @@ def _from_extra(root: str, extra: str) -> str:
 
 
 def _remedy(root: str, found: Mapping[str, str], extra: str, text: str) -> str:
-    """The command that helps against a failed import, by what the error says."""
+    """Return the command that fixes a failed import, chosen by the error's text."""
     pip_names = " ".join(found)
     if library := _SHARED_LIBRARY.search(text):
         package = SYSTEM_PACKAGES.get(library[1])
-        system = f"apt install {package}" if package else f"install the system's package that brings {library[1]}"
+        system = f"apt install {package}" if package else f"install the system package that contains {library[1]}"
         headless = f", or pip uninstall -y {pip_names} && pip install opencv-python-headless"
         return system + (headless if root == "cv2" and not any("headless" in name for name in found) else "")
     if any(sign in text for sign in _OTHER_NUMPY):
@@ -204,8 +205,8 @@ def _remedy(root: str, found: Mapping[str, str], extra: str, text: str) -> str:
     if len(found) > 1:
         return f"pip uninstall -y {pip_names} && pip install {next(iter(found))} (they share one import name)"
     if found and text.startswith("No module named") and f"'{root}" not in text:
-        return f"pip install {pip_names}, which brings what it needs"
+        return f"pip install {pip_names}, which installs its dependencies"
     if found:
         pinned = " ".join(f"{name}=={version}" for name, version in found.items())
         return f"pip install --force-reinstall --no-deps {pinned}"
-    return f"pip install {_from_extra(root, extra)}, or install again what brought it"
+    return f"pip install {_from_extra(root, extra)}, or reinstall the package that contains it"

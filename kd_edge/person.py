@@ -1,4 +1,4 @@
-"""Where the person is: measured in each frame, smoothed over time by the stamps, and the square about that place."""
+"""Locate the person in each frame, smooth the place over time, and compute the square around it."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from kd_edge.types import Float32, Image, Int64
 
 _HIT = 255  # OpenCV marks a pixel inside the range with this
 _FEET, _HEAD = 0.98, 0.02
-"""Shares of a person's pixels above their lowest and highest row that count: a stray pixel is no head."""
+"""Shares of a person's pixels that lie above the rows taken as feet and head, so that stray pixels do not count."""
 STATISTICS_PIXELS = 4096
-"""At most this many pixels of the resized frame, on a regular grid, decide a statistic of its values."""
+"""Upper limit for the pixels of the resized frame, on a regular grid, used for a statistic of its values."""
 NOWHERE = (math.nan, math.nan, math.nan)
 
 
 class Place(NamedTuple):
-    """Where a person is in a frame; all of it NaN where nobody is. Numbers are exact in float32, as they are cached.
+    """Place of a person in a frame; all values are NaN if there is nobody.
+
+    The values are exact in float32, the type in which they are cached.
 
     Attributes:
         x: Centre as a share of the frame's width.
         y: Centre as a share of the frame's height.
-        scale: What a metre covers at the person's distance, as a share of the frame's width.
+        scale: Length of a metre at the person's distance, as a share of the frame's width.
     """
 
     x: float
@@ -34,10 +36,10 @@ class Place(NamedTuple):
 
 
 class LowPass:
-    """First-order low-pass of a few numbers that are measured together, by the stamps of their frames.
+    """First-order low-pass over time stamps of a few values that are measured together.
 
     Args:
-        time_constant_ms: 0 follows every frame.
+        time_constant_ms: Time constant; 0 follows every frame.
     """
 
     def __init__(self, time_constant_ms: float) -> None:
@@ -50,7 +52,7 @@ class LowPass:
         self._stamp_ns = 0
 
     def of(self, measured: tuple[float, ...], stamp_ns: int) -> tuple[float, ...]:
-        """What the numbers of a frame become; where they are NaN the last ones stay, NaN before there were any."""
+        """Filter the values of a frame; NaN returns the previous output, which is NaN before the first measurement."""
         if not math.isnan(measured[0]):
             if self._values is None:
                 self._values = measured
@@ -62,7 +64,7 @@ class LowPass:
 
 
 class PersonTrack:
-    """Places of a stream's frames, smoothed."""
+    """Smoothed places of a person in a stream's frames."""
 
     def __init__(self, region: PersonRegion) -> None:
         self._smooth = LowPass(region.time_constant_ms)
@@ -72,17 +74,17 @@ class PersonTrack:
         self._smooth.reset()
 
     def of(self, measured: Place, stamp_ns: int) -> Place:
-        """The smoothed place of a frame captured at ``stamp_ns``."""
-        return _exact(*self._smooth.of(measured, stamp_ns))
+        """Return the smoothed place for a frame captured at ``stamp_ns``."""
+        return _as_float32(*self._smooth.of(measured, stamp_ns))
 
 
 def clip_places(own_places: Float32, stamps_ns: Int64, region: PersonRegion) -> Float32:
-    """Smoothed places of every frame of a recorded clip, exactly as a stream that starts with the clip has them.
+    """Compute the smoothed places of every frame of a recorded clip, exactly as in a stream that starts with it.
 
     Args:
         own_places: (N, 3) float32 from ``measure`` of each frame.
         stamps_ns: (N,) int64.
-        region: What was measured.
+        region: The region that was measured.
 
     Returns:
         (N, 3) float32.
@@ -93,15 +95,15 @@ def clip_places(own_places: Float32, stamps_ns: Int64, region: PersonRegion) -> 
 
 
 def measure(resized: Image, region: PersonRegion, mask: Image | None = None) -> Place:
-    """Where the person is in one frame, by that frame alone.
+    """Locate the person in one frame, using that frame alone.
 
-    The centre is the median column and row of the foreground: a stretched arm hardly moves it. The scale follows from
-    its median distance, or from the height between head and feet where the camera measures none.
+    The centre is the median column and row of the foreground, which a stretched arm hardly moves. The scale is derived
+    from the median distance, or from the height between head and feet if the camera measures no distance.
 
     Args:
         resized: (h, w), uint8 or uint16.
-        region: What is foreground.
-        mask: Optional (h, w) uint8 to work in.
+        region: Definition of the foreground.
+        mask: Optional (h, w) uint8 work buffer.
     """
     cv2 = opencv()
     mask = cv2.inRange(resized, region.low, region.high, dst=mask)
@@ -113,22 +115,22 @@ def measure(resized: Image, region: PersonRegion, mask: Image | None = None) -> 
     x, y = _quantile(_counts(cv2, mask, 0), 0.5) / width, _quantile(per_row, 0.5) / height
     if region.focal is not None:
         step = grid_step(resized.shape)
-        some, seen = resized[::step, ::step], mask[::step, ::step]
-        distances = some[seen > 0]
-        if distances.size == 0:  # so few pixels that the grid passes between them
+        values, is_person = resized[::step, ::step], mask[::step, ::step] > 0
+        distances = values[is_person]
+        if distances.size == 0:  # the few foreground pixels lie between the grid's points
             return Place(*NOWHERE)
-        return _exact(x, y, region.focal / (float(np.median(distances)) * region.metres))
+        return _as_float32(x, y, region.focal / (float(np.median(distances)) * region.metres))
     tall = max(1.0, _quantile(per_row, _FEET) - _quantile(per_row, _HEAD))
-    return _exact(x, y, tall / width / region.height_m)
+    return _as_float32(x, y, tall / width / region.height_m)
 
 
 def grid_step(shape: tuple[int, ...]) -> int:
-    """Every n-th row and column of a resized frame (h, w) is looked at, for statistics of its values."""
+    """Step between the rows and columns of a resized frame (h, w) that are sampled for statistics of its values."""
     return max(1, math.ceil(math.sqrt(shape[0] * shape[1] / STATISTICS_PIXELS)))
 
 
 def person_square(place: Place, region: PersonRegion, shape: tuple[int, ...]) -> Crop:
-    """The square about a place in a frame of a shape (h, w), which it may reach beyond; the central one for nowhere."""
+    """Return the square around a place in a frame of shape (h, w), which it may exceed; the central one if NaN."""
     height, width = shape[:2]
     if math.isnan(place.x):
         x, y, side = 0.5, 0.5, float(min(height, width))
@@ -139,20 +141,20 @@ def person_square(place: Place, region: PersonRegion, shape: tuple[int, ...]) ->
 
 
 def _counts(cv2: object, mask: Image, axis: int) -> npt.NDArray[np.float64]:
-    """Foreground pixels of each column (axis 0) or row (axis 1)."""
+    """Count the foreground pixels of each column (axis 0) or row (axis 1)."""
     sums = cv2.reduce(mask, axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S)  # type: ignore[attr-defined]
     counts: npt.NDArray[np.float64] = sums.ravel() / _HIT
     return counts
 
 
 def _quantile(counts: npt.NDArray[np.float64], share: float) -> float:
-    """The place that a share of all counted pixels lies before, in pixels from the edge, inside a pixel too."""
+    """Return the position, in (fractional) pixels from the edge, before which a share of all counted pixels lies."""
     before = np.cumsum(counts)
     wanted = share * before[-1]
     index = int(np.searchsorted(before, wanted))
     return float(index + 1 - (before[index] - wanted) / counts[index])
 
 
-def _exact(x: float, y: float, scale: float) -> Place:
+def _as_float32(x: float, y: float, scale: float) -> Place:
     rounded = np.array((x, y, scale), dtype=np.float32).tolist()
     return Place(*rounded)

@@ -1,8 +1,8 @@
-"""Raw frame (uint8 or uint16, one or three channels) to network input: the same code in training and on the robot.
+"""Convert raw frames (uint8 or uint16, one or three channels) to network input, in training and on the robot alike.
 
-The way of a frame: ``resize`` (same dtype; this is what the frame cache stores) -> intensity ``window`` to [0, 1], its
-limits fixed or taken from the resized frame -> crop of the frame or of the region around whoever is in it -> motion
-stack or replication -> mean and standard deviation.
+Steps: ``resize`` (same dtype; the frame cache stores this result) -> intensity ``window`` to [0, 1], with limits that
+are fixed or computed from the resized frame -> crop of the frame or of the region around the person -> motion stack or
+replication -> mean and standard deviation.
 """
 
 from __future__ import annotations
@@ -46,20 +46,20 @@ class Preprocess(BaseModel):
 
     Attributes:
         channels: Channels of the camera frame: 1 (infrared, depth) or 3 (R, G, B).
-        resize_px: The frame's shorter side after resizing.
-        input_px: Side S of the square network input; evaluation takes the centre crop.
-        holes: What pixels without a measurement (raw value 0) do where resizing averages: count as 0 (``averaged``), or
-            not at all (``left_out``), as is right for depth: a wall with a hole is no nearer. What is a hole after
-            resizing stays one: a crop is interpolated with it.
-        window: Intensity window that takes a raw value to [0, 1].
-        region: Which part of a frame is cropped: all of it (``frame``), the square around whoever is in view
-            (``foreground``), or one of a fixed size in the world about the person (``person``). Evaluation takes the
-            whole square; a motion stack the newest frame's for all its frames.
-        motion_offsets_ms: How far back each frame of the input looks; ``[0]`` is the frame alone, ``[0, 70, 140]`` the
-            motion stack: three channels from a one-channel camera, nine from a colour camera.
-        replicate: Number of copies of a single channel; 3 is the recipe of the papers.
-        mean: Mean per input channel, in [0, 1] units; one value serves all channels.
-        std: Standard deviation per input channel, in [0, 1] units; one value serves all channels.
+        resize_px: Length of the frame's shorter side after resizing.
+        input_px: Side S of the square network input; evaluation uses the centre crop.
+        holes: How averaging while resizing treats pixels without a measurement (raw value 0): counted as 0
+            (``averaged``), or left out (``left_out``). Depth needs ``left_out``, as a wall with a hole is not nearer.
+            Holes that remain after resizing are interpolated as 0 when a crop is resampled.
+        window: Intensity window that maps raw values to [0, 1].
+        region: The part of a frame to crop from: the whole frame (``frame``), the square around the foreground
+            (``foreground``), or a square of fixed physical size around the person (``person``). Evaluation uses the
+            whole square; a motion stack uses the square of its newest frame for all frames.
+        motion_offsets_ms: Time offsets into the past of the frames of the input; ``[0]`` is the frame alone, ``[0, 70,
+            140]`` a motion stack: three channels from a one-channel camera, nine from a colour camera.
+        replicate: Number of copies of a single channel; the papers use 3.
+        mean: Mean per input channel, in [0, 1] units; a single value applies to all channels.
+        std: Standard deviation per input channel, in [0, 1] units; a single value applies to all channels.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -85,39 +85,39 @@ class Preprocess(BaseModel):
         if self.channels == 3 and not isinstance(self.region, FrameRegion):
             raise ValueError(f"a {self.region.kind} region is found by raw value and needs one-channel frames")
         if self.channels == 3 and isinstance(self.window, RelativeWindow):
-            raise ValueError("a relative window is about raw values of one-channel frames")
+            raise ValueError("a relative window uses raw values and needs one-channel frames")
         if self.channels == 3 and self.holes == "left_out":
-            raise ValueError("holes are left out of one-channel frames: a black pixel of a colour camera is no hole")
+            raise ValueError("holes = left_out needs one-channel frames: a black pixel of a colour camera is no hole")
         if self.channels == 3 and self.replicate != 1:
             raise ValueError("replicate is for one-channel frames")
         if self.has_motion and self.replicate != 1:
             raise ValueError("use either motion_offsets_ms or replicate")
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, self.input_channels):
-                one = "1 value" if self.input_channels == 1 else f"1 or {self.input_channels} values"
-                raise ValueError(f"{name} needs {one}, as many as input channels, got {len(values)}: see channels")
+                count = "1 value" if self.input_channels == 1 else f"1 or {self.input_channels} values"
+                raise ValueError(f"{name} needs {count}, as many as input channels, got {len(values)}: see channels")
         return self
 
     @property
     def focal(self) -> float | None:
-        """Focal length as a share of the frame's width, by which distances become sizes; None where they do not."""
+        """Focal length as a share of the frame's width, used to convert distances to sizes; None if not used."""
         return self.region.focal if isinstance(self.region, PersonRegion) else None
 
     def seen_through(self, focal: float | None) -> Preprocess:
-        """This preprocessing for a camera with another lens, so that a person looks alike through both.
+        """Adapt this preprocessing to a camera with another lens, so that a person looks the same through both.
 
         Args:
-            focal: As a share of the frame's width; None is not known: the one it was made for is assumed.
+            focal: Focal length as a share of the frame's width; None (unknown) keeps the original one.
 
         Raises:
-            ConfigError: No lens has it.
+            ConfigError: The focal length is out of range.
         """
         if focal is None or not isinstance(self.region, PersonRegion) or self.region.focal is None:
             return self
         if not LEAST_FOCAL < focal <= MOST_FOCAL:
             raise ConfigError(
                 f"a focal length of {focal:g} of the frame's width",
-                f"more than {LEAST_FOCAL:g}, at most {MOST_FOCAL:g} (0.89 of a Kinect)",
+                f"more than {LEAST_FOCAL:g}, at most {MOST_FOCAL:g} (0.89 for a Kinect)",
                 "correct it: its value in pixels divided by the frame's width in pixels",
             )
         return self.model_copy(update={"region": self.region.model_copy(update={"focal": focal})})
@@ -134,7 +134,7 @@ class Preprocess(BaseModel):
 
 
 def evaluation_crop(height: int, width: int, spec: Preprocess) -> Crop:
-    """What evaluation and the robot take of the region of a (height, width) frame; see ``crop_inside``."""
+    """Return the crop of a frame's region used in evaluation and on the robot; see ``crop_inside``."""
     return centre_crop(height, width, spec.input_px) if isinstance(spec.region, FrameRegion) else WHOLE
 
 
@@ -146,15 +146,15 @@ def plane(
     out: Float32 | None = None,
     scratch: Image | None = None,
 ) -> Float32:
-    """Crop, fit to (size, size), mirror and window one resized frame.
+    """Crop, resample to (size, size), mirror and window one resized frame.
 
     Args:
         resized: (h, w) or (h, w, 3), uint8 or uint16.
         limits: Raw values that become 0 and 1.
-        crop: Part of the frame to take; resampled bilinearly when it is not ``size`` pixels already.
+        crop: Part of the frame; resampled bilinearly unless its side is ``size`` pixels already.
         size: Side S of the result.
         out: Optional (S, S) or (S, S, 3) float32 to write to.
-        scratch: Optional (S, S) or (S, S, 3) of the frame's dtype for the resampled part.
+        scratch: Optional (S, S) or (S, S, 3) buffer of the frame's dtype for the resampled part.
 
     Returns:
         float32 in [0, 1], (S, S) or (S, S, 3).
@@ -163,7 +163,7 @@ def plane(
 
 
 def cut(resized: Image, crop: Crop, size: int, scratch: Image | None = None) -> Image:
-    """The raw pixels of a plane, (size, size) or (size, size, 3); see ``plane``. A view where nothing is resampled."""
+    """Cut the raw pixels of a plane, (size, size) or (size, size, 3); see ``plane``. A view unless resampled."""
     if crop.is_free:
         return _cut_freely(resized, crop, size, scratch)
     rows, columns = crop_pixels(resized.shape, crop)
@@ -175,11 +175,11 @@ def cut(resized: Image, crop: Crop, size: int, scratch: Image | None = None) -> 
 
 
 def _cut_freely(resized: Image, crop: Crop, size: int, scratch: Image | None) -> Image:
-    """A crop that may begin inside a pixel, be turned and reach beyond the frame, where 0 stands in."""
+    """Cut a crop that may start at a fraction of a pixel, be rotated and extend beyond the frame, padded with 0."""
     cv2 = opencv()
     height, width = resized.shape[:2]
     turn = math.radians(crop.turn_degrees)
-    # Across and down the crop, in pixels of the frame, for one pixel of the result.
+    # Steps across and down the crop, in pixels of the frame per pixel of the result.
     across = (-1 if crop.flip else 1) * crop.width * width / size
     down = crop.height * height / size
     matrix = np.array(
@@ -197,14 +197,14 @@ def _cut_freely(resized: Image, crop: Crop, size: int, scratch: Image | None) ->
 def crop_inside(
     region: AnyRegion, crop: Crop, resized: Image, place: Place | None = None, mask: Image | None = None
 ) -> Crop:
-    """A crop of a frame's region as a crop of the frame.
+    """Convert a crop of a frame's region to a crop of the frame.
 
     Args:
-        region: Part of a frame that the preprocessing crops.
-        crop: Crop in fractions of the region, which is square unless it is the frame.
+        region: The region of the preprocessing.
+        crop: Crop in fractions of the region, which is square unless it is the whole frame.
         resized: The frame, (h, w) or (h, w, 3).
-        place: Where the person is, smoothed; needed for a person region.
-        mask: Optional (h, w) uint8 to work in.
+        place: Smoothed place of the person; required for a person region.
+        mask: Optional (h, w) uint8 work buffer.
     """
     if isinstance(region, FrameRegion):
         return crop
@@ -214,9 +214,9 @@ def crop_inside(
 
 
 class Normalise:
-    """Raw values to the network's channels: window, stack or replicate, subtract the mean, divide by the deviation.
+    """Convert raw values to network channels: window, stack or replicate, subtract the mean, divide by the deviation.
 
-    What is the same for all channels is done to a frame once, before it is stacked.
+    Operations that are the same for all channels are applied to each frame once, before stacking.
     """
 
     def __init__(self, spec: Preprocess) -> None:
@@ -229,11 +229,11 @@ class Normalise:
         self._is_uniform = len(spec.mean) == len(spec.std) == 1
         self._farthest = spec.window.high if isinstance(spec.window, RelativeWindow) else None
         self._too_far = np.empty(0, dtype=np.bool_)
-        self._limits: tuple[float, float] | None = None  # of the table
+        self._limits: tuple[float, float] | None = None  # limits that the table was computed with
         self._table = np.empty(256, dtype=np.float32)
 
     def plane(self, part: Image, limits: tuple[float, float], out: Float32 | None = None) -> Float32:
-        """One frame's plane for ``stack``.
+        """Compute one frame's plane for ``stack``.
 
         Args:
             part: (S, S) or (S, S, 3) from ``cut``.
@@ -242,7 +242,7 @@ class Normalise:
         """
         if part.dtype != np.uint8:
             return self._values(part, limits, out)
-        if limits != self._limits:  # of 8 bits, only the 256 possible values are computed
+        if limits != self._limits:  # for 8 bits, only the 256 possible values are computed
             self._table = self._values(_EIGHT_BIT, limits, self._table)
             self._limits = limits
         looked_up: Float32 = opencv().LUT(part, self._table, dst=out)
@@ -263,8 +263,8 @@ class Normalise:
         """Write planes from ``plane``, newest first, to ``out``.
 
         Args:
-            planes: One per motion offset, (S, S) or (S, S, 3); a single (S, S) is replicated as the spec says.
-            out: (C, S, S) float32; colour planes take three channels each, R, G, B.
+            planes: One per motion offset, (S, S) or (S, S, 3); a single (S, S) is replicated according to the spec.
+            out: (C, S, S) float32; colour planes fill three channels each, R, G, B.
         """
         if not self._is_uniform:
             return self.stack_windowed(planes, out)
@@ -273,7 +273,7 @@ class Normalise:
         return out
 
     def stack_windowed(self, planes: Sequence[Float32], out: Float32) -> Float32:
-        """As ``stack``, of planes in [0, 1]."""
+        """``stack`` for windowed planes in [0, 1], before mean and standard deviation are applied."""
         for c, values in enumerate(self._channels(planes)):
             np.multiply(values, self._gain[c], out=out[c])
             np.add(out[c], self._shift[c], out=out[c])
@@ -294,16 +294,16 @@ def clip_input(
     out: Float32 | None = None,
     places: Float32 | None = None,
 ) -> Float32:
-    """Network input of a recorded clip from its resized frames.
+    """Compute the network input of a recorded clip from its resized frames.
 
     Args:
         frames: (T, h, w) or (T, h, w, 3), uint8 or uint16, as ``resize`` returns them.
         limits: (T, 2) float32 from ``clip_limits``.
-        indices: (S, M) int64: for each of S segments the frames of its M motion offsets (M = 1 without motion).
+        indices: (S, M) int64: the frames of the M motion offsets of each of S segments (M = 1 without motion).
         crop: Crop in fractions of the region; the same for every segment.
         spec: The preprocessing.
         out: Optional (S, C, input_px, input_px) float32.
-        places: (T, 3) float32 from ``clip_places``, for a person region.
+        places: (T, 3) float32 from ``clip_places``; required for a person region.
 
     Returns:
         (S, C, input_px, input_px) float32.
@@ -312,26 +312,26 @@ def clip_input(
     if out is None:
         out = np.empty((len(indices), spec.input_channels, size, size), dtype=np.float32)
     normalise = Normalise(spec)
-    made: dict[int, Float32] = {}  # motion stacks overlap: of the whole frame's crop each plane is made once
+    planes: dict[int, Float32] = {}  # motion stacks overlap: with a whole-frame crop, each plane is computed once
     for segment, row in enumerate(indices.tolist()):
         place = None if places is None else Place(*places[row[0]].tolist())
         part = crop_inside(spec.region, crop, frames[row[0]], place)
         if not (spec.has_motion and isinstance(spec.region, FrameRegion)):
-            made.clear()
+            planes.clear()
         for i in row:
-            if i not in made:
-                made[i] = normalise.plane(cut(frames[i], part, size), (float(limits[i, 0]), float(limits[i, 1])))
-        normalise.stack([made[i] for i in row], out[segment])
+            if i not in planes:
+                planes[i] = normalise.plane(cut(frames[i], part, size), (float(limits[i, 0]), float(limits[i, 1])))
+        normalise.stack([planes[i] for i in row], out[segment])
     return out
 
 
 def recorded_input(clip: Clip, at: Int64, spec: Preprocess) -> Float32:
-    """Network input of chosen frames of a decoded clip, exactly as a stream that starts with the clip makes it.
+    """Compute the network input of chosen frames of a decoded clip, exactly as in a stream that starts with it.
 
     Args:
         clip: Decoded frames, before any resizing.
         at: (S,) int64, the chosen frames.
-        spec: The preprocessing; the crop is that of evaluation.
+        spec: The preprocessing; the evaluation crop is used.
 
     Returns:
         (S, C, input_px, input_px) float32.

@@ -1,4 +1,4 @@
-"""Files that may hold anything, read within bounds: only regular ones, no longer and no deeper than stated."""
+"""Read untrusted files within bounds: regular files only, limited in size and nesting depth."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 DEPTH = 32
-"""How deep tables and lists of a user's file may lie inside one another."""
+"""Largest nesting depth of tables and lists in a user's file."""
 VALUES = 50_000
-"""How many values a user's file may hold: of so many faults at most a list is made before the first is told."""
+"""Largest number of values in a user's file, which also limits how many faults are collected before reporting."""
 _INTEGER_DIGITS = 19
-"""An int64 has no more."""
+"""Largest number of digits of an int64."""
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a file for reading, without waiting: a FIFO, socket, device or folder is refused.
+    """Open a file for reading, without blocking: a FIFO, socket, device or folder is refused.
 
     Raises:
-        OSError: It is not there, not readable or not a regular file.
+        OSError: The file does not exist, is not readable or is not a regular file.
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except ValueError as error:  # NUL, or what the file system's encoding lacks
-        raise OSError(errno.EINVAL, "no path of a file", str(path)) from error
+    except ValueError as error:  # NUL, or a character that the file system's encoding lacks
+        raise OSError(errno.EINVAL, "not a valid path", str(path)) from error
     if stat.S_ISREG(os.fstat(handle).st_mode):
         return os.fdopen(handle, "rb")
     os.close(handle)
@@ -36,7 +36,7 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a regular file lies there, or a link to one; False too where that cannot be found out."""
+    """Whether the path is a regular file or a link to one; False if this cannot be determined."""
     try:
         return path.is_file()
     except (OSError, ValueError):  # a name too long, a folder that may not be entered
@@ -44,7 +44,7 @@ def is_file(path: Path) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a folder is there, or a link to one; False too where that cannot be found out."""
+    """Whether the path is a folder or a link to one; False if this cannot be determined."""
     try:
         return path.is_dir()
     except (OSError, ValueError):
@@ -52,25 +52,25 @@ def is_folder(path: Path) -> bool:
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
-    """A regular file's bytes.
+    """Read a regular file.
 
     Raises:
-        OSError: As ``open_regular``, or it is longer than ``limit`` bytes.
+        OSError: As for ``open_regular``, or the file is longer than ``limit`` bytes.
     """
     with open_regular(path) as file:
         is_short = os.fstat(file.fileno()).st_size <= limit
         content = file.read(limit + 1) if is_short else b""
-    if not is_short or len(content) > limit:  # it may have grown meanwhile
+    if not is_short or len(content) > limit:  # the file may have grown since
         raise OSError(errno.EFBIG, f"more than {limit:,} bytes", str(path))
     return content
 
 
 def read_json(text: str) -> dict[str, Any]:
-    """A JSON object of plain values; stricter than ``json.loads``.
+    """Parse a JSON object of plain values; stricter than ``json.loads``.
 
     Raises:
-        ValueError: Not JSON or no object, a key twice, NaN or an infinity, an integer longer than an int64, half a
-            surrogate pair, nested deeper than ``DEPTH``, or more than ``VALUES``.
+        ValueError: The text is not a JSON object, repeats a key, contains NaN, an infinity, an integer longer than an
+            int64 or a lone surrogate, is nested deeper than ``DEPTH``, or has more than ``VALUES`` values.
     """
     try:
         raw = json.loads(
@@ -81,19 +81,20 @@ def read_json(text: str) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise ValueError(f"a {type(raw).__name__} instead of an object")
     check_plain(raw)
-    json.dumps(raw, ensure_ascii=False).encode()  # a half pair of surrogates has no bytes
+    json.dumps(raw, ensure_ascii=False).encode()  # fails for a lone surrogate
     return raw
 
 
 def check_plain(value: object) -> None:
-    """Refuse what plain values of a file never are, and what whoever copies or prints them would stumble over.
+    """Refuse values that no user's file needs and that would break code which copies or prints them.
 
     Raises:
-        ValueError: Nested deeper than ``DEPTH``, more than ``VALUES`` of them, or an integer that is no int64.
+        ValueError: The values are nested deeper than ``DEPTH``, are more than ``VALUES``, or contain an integer that is
+            not an int64.
     """
     level, count = [value], 0
     for _ in range(DEPTH + 1):
-        if any(isinstance(one, int) and not -(1 << 63) <= one < 1 << 63 for one in level):
+        if any(isinstance(item, int) and not -(1 << 63) <= item < 1 << 63 for item in level):
             raise ValueError("an integer of more than 64 bits")
         level = [child for parent in level for child in _children(parent)]
         count += len(level)
@@ -114,14 +115,14 @@ def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table: dict[str, Any] = {}
     for key, value in pairs:
         if key in table:
-            raise ValueError(f"'{key[:80]}' twice")
+            raise ValueError(f"the key '{key[:80]}' occurs twice")
         table[key] = value
     return table
 
 
 def _finite(text: str) -> float:
     if not math.isfinite(number := float(text)):
-        raise ValueError(f"{text[:20]} where a finite number belongs")
+        raise ValueError(f"{text[:20]} instead of a finite number")
     return number
 
 

@@ -36,7 +36,7 @@ FOLDERS: dict[Verb, tuple[str, str]] = {
 }
 """Top-level folder of each verb, and where its TOML files lie inside."""
 TOML_BYTES = 256_000
-"""A longer file is none that a person wrote."""
+"""Upper limit for the size of a TOML file: no hand-written file is longer."""
 _KEY_PART = r"""(?:(?<![\w-])[\w-]+|"[^"\n]*"|'[^'\n]*')"""
 _LONG_KEY = re.compile(rf"(?:{_KEY_PART}[ \t]*\.[ \t]*){{{DEPTH}}}")
 _FAULTS_SHOWN, _VALUE_CHARACTERS = 20, 120
@@ -50,18 +50,18 @@ LISTINGS: dict[Verb, str] = {
 
 
 def search_path(verb: Verb) -> list[Path]:
-    """Folders that are searched for a named file, the user's own first."""
+    """Folders to search for a named file, the user's own first."""
     package = Path(__file__).parent
     top, inner = FOLDERS[verb]
     packaged = package / "_recipes" / top
     shipped = packaged if packaged.is_dir() else package.parent / top
     own = user_folder("config")
-    roots = [*_here(top), *([] if own is None else [own / top]), shipped]
-    # A study lies only in its own folder: beside it in train/ lie recipes.
+    roots = [*_local_folder(top), *([] if own is None else [own / top]), shipped]
+    # Studies are searched only in their own folder, because train/ itself contains recipes.
     return [folder for root in roots for folder in ([root / inner] if verb == "study" else [root / inner, root])]
 
 
-def _here(top: str) -> list[Path]:
+def _local_folder(top: str) -> list[Path]:
     try:
         return [Path.cwd() / top]
     except OSError:  # the working directory was removed
@@ -69,7 +69,7 @@ def _here(top: str) -> list[Path]:
 
 
 def names(verb: Verb) -> list[str]:
-    """Names of all files a verb can use, without duplicates, sorted."""
+    """Sorted names, without duplicates, of all files that a verb can use."""
     found = (file for folder in search_path(verb) if folder.is_dir() for file in folder.glob("*.toml"))
     return sorted({file.stem for file in found if is_file(file)})
 
@@ -78,7 +78,7 @@ def find(verb: Verb, name: str) -> Path:
     """Locate a TOML file by path or by name.
 
     Raises:
-        ConfigError: Nothing of that name, with the closest one that exists.
+        ConfigError: There is no such file; the error suggests the closest name.
     """
     if name.endswith(".toml"):
         path = Path(name)
@@ -89,11 +89,11 @@ def find(verb: Verb, name: str) -> Path:
         if is_file(path := folder / f"{name}.toml"):
             return path
     known = names(verb)
-    makes = f", and kd-edge cameras --write {name} makes one" if verb == "runtime" else ""
+    creation = f", and kd-edge cameras --write {name} creates one" if verb == "runtime" else ""
     raise ConfigError(
         f"unknown {NOUNS[verb]} '{name}'{did_you_mean(name, known)}",
         f"one of {', '.join(known)}",
-        f"{LISTINGS[verb]} shows them{makes}; a path ending in .toml works too",
+        f"{LISTINGS[verb]} shows them{creation}; a path ending in .toml works too",
     )
 
 
@@ -104,43 +104,44 @@ def load(verb: Verb, name: str, model: type[Model], overrides: Sequence[str] = (
         verb: Whose file it is.
         name: A name to search for, or a path ending in ``.toml``.
         model: The pydantic model it must satisfy.
-        overrides: ``dotted.key=value`` entries that win over the file; the value is TOML, or else a string; ``null``
-            takes away an optional key, or one table of a list. That goes by its ``kind``, or by its position.
+        overrides: ``dotted.key=value`` entries that take precedence over the file. The value is parsed as TOML, or
+            otherwise taken as a string; ``null`` removes an optional key or one table of a list. A table of a list is
+            addressed by its ``kind`` or its position.
 
     Raises:
-        ConfigError: All faults of the file together, each with its place and a suggestion.
+        ConfigError: All faults of the file together, each with its location and a suggestion.
     """
     path = find(verb, name)
-    return validate(_overridden(_parsed(path), overrides, model), model, f"{NOUNS[verb]} {path}")
+    return validate(_with_overrides(_parse_file(path), overrides, model), model, f"{NOUNS[verb]} {path}")
 
 
 def read(verb: Verb, name: str) -> dict[str, Any]:
-    """Find and read one TOML file, not validated.
+    """Find and read one TOML file without validating it.
 
     Raises:
-        ConfigError: Nothing of that name, or not TOML.
+        ConfigError: There is no such file, or it is not TOML.
     """
-    return _parsed(find(verb, name))
+    return _parse_file(find(verb, name))
 
 
 def from_text(text: str, model: type[Model], what: str, overrides: Sequence[str] = ()) -> Model:
-    """Validate what a TOML file would say; see ``load``.
+    """Validate the text of a TOML file; see ``load``.
 
     Raises:
-        ConfigError: It is no TOML, or has faults.
+        ConfigError: The text is not TOML, or has faults.
     """
     try:
-        values = _toml(text)
+        values = _parse_toml(text)
     except ValueError as error:
         raise ConfigError(f"{what} cannot be read ({error})", "TOML", "correct it") from error
-    return validate(_overridden(values, overrides, model), model, what)
+    return validate(_with_overrides(values, overrides, model), model, what)
 
 
 def text_of(path: Path) -> str:
-    """A TOML file as it is written, without the mark that some editors put before it.
+    """Read a TOML file's text, without a byte-order mark.
 
     Raises:
-        ConfigError: It cannot be read, is longer than ``TOML_BYTES``, or not UTF-8.
+        ConfigError: The file cannot be read, is longer than ``TOML_BYTES``, or is not UTF-8.
     """
     try:
         return read_bytes(path, TOML_BYTES).decode("utf-8-sig")
@@ -151,15 +152,15 @@ def text_of(path: Path) -> str:
 
 
 def overridden(raw: dict[str, Any], overrides: Sequence[str], where: str = "") -> dict[str, Any]:
-    """A copy of plain values in which ``dotted.key=value`` entries win; the value is TOML, ``null``, or else a string.
+    """Return a copy of plain values with ``dotted.key=value`` entries applied.
 
     Args:
         raw: The values.
-        overrides: See ``load``.
-        where: How an error begins.
+        overrides: The entries, see ``load``.
+        where: Prefix of error messages.
 
     Raises:
-        ConfigError: An entry without ``=``, or a key below something that is no table.
+        ConfigError: An entry has no ``=``, or a key lies below a value that is not a table.
     """
     values = copy.deepcopy(raw)
     for override in overrides:
@@ -167,18 +168,18 @@ def overridden(raw: dict[str, Any], overrides: Sequence[str], where: str = "") -
     return values
 
 
-def _overridden(raw: dict[str, Any], overrides: Sequence[str], model: type[BaseModel]) -> dict[str, Any]:
+def _with_overrides(raw: dict[str, Any], overrides: Sequence[str], model: type[BaseModel]) -> dict[str, Any]:
     into = [key.strip() for key, dot, _ in (override.partition("=")[0].partition(".") for override in overrides) if dot]
     return overridden(with_lists(raw, into, model), overrides)
 
 
 def with_lists(raw: dict[str, Any], keys: Iterable[str], model: type[BaseModel]) -> dict[str, Any]:
-    """The values with those lists of tables written out that a model has by itself, for changes of one of their tables.
+    """Add a model's default lists of tables to the values, so that single tables of them can be overridden.
 
     Args:
         raw: The values.
-        keys: What is changed inside; only lists that the values leave out are written.
-        model: Whose.
+        keys: Keys of the lists to be changed; only lists missing from the values are added.
+        model: The model with the defaults.
     """
     fields = {key: model.model_fields[key] for key in keys if key in model.model_fields and key not in raw}
     defaults = {key: field.get_default(call_default_factory=True) for key, field in fields.items()}
@@ -191,15 +192,15 @@ def with_lists(raw: dict[str, Any], keys: Iterable[str], model: type[BaseModel])
 
 
 def position(tables: Sequence[Any], part: str, where: str) -> int:
-    """Which table of a list a key is about: the one of that ``kind``, or the one at that position.
+    """Return the position of the table in a list that a part of a key refers to, by its ``kind`` or its position.
 
     Args:
         tables: The list.
-        part: ``dense`` or ``0``.
-        where: How an error begins.
+        part: The part of the key, for example ``dense`` or ``0``.
+        where: Prefix of error messages.
 
     Raises:
-        ConfigError: None, or several of that kind.
+        ConfigError: No table matches, or several have that kind.
     """
     if part.isascii() and part.isdecimal() and len(part) < 10 and int(part) < len(tables):
         return int(part)
@@ -215,9 +216,9 @@ def position(tables: Sequence[Any], part: str, where: str) -> int:
     )
 
 
-def _parsed(path: Path) -> dict[str, Any]:
+def _parse_file(path: Path) -> dict[str, Any]:
     try:
-        return _toml(text_of(path))
+        return _parse_toml(text_of(path))
     except ValueError as error:
         raise _unreadable(path, error) from error
 
@@ -226,9 +227,9 @@ def _unreadable(path: Path, why: object) -> ConfigError:
     return ConfigError(f"{path} cannot be read ({why})", "a TOML file in UTF-8", "correct the file")
 
 
-def _toml(text: str) -> dict[str, Any]:
-    """Parse TOML; ValueError, of which TOMLDecodeError is a kind, whatever is wrong with it."""
-    if long := _LONG_KEY.search(text):  # its time grows with the square of a key's parts
+def _parse_toml(text: str) -> dict[str, Any]:
+    """Parse TOML; raises ValueError (such as TOMLDecodeError) for any fault."""
+    if long := _LONG_KEY.search(text):  # the parser's time grows with the square of a key's parts
         raise ValueError(f"a key of more than {DEPTH} parts at character {long.start()}")
     try:
         values = tomllib.loads(text.replace("\r\n", "\n"))
@@ -241,24 +242,24 @@ def _toml(text: str) -> dict[str, Any]:
 def validate(raw: dict[str, Any], model: type[Model], what: str) -> Model:
     """Validate plain values against a model, reporting all faults in one error.
 
-    Numbers that are not finite are none of any file: nothing that is trained, measured or written goes on with them.
+    Numbers that are not finite are faults in every file, because training, measuring and writing cannot handle them.
 
     Raises:
-        ConfigError: Faults, each with its place.
+        ConfigError: The values have faults; each is reported with its location.
     """
-    faults = [f"{place}: a finite number belongs here, got {value}" for place, value in _endless(raw)]
+    faults = [f"{place}: must be a finite number, got {value}" for place, value in _non_finite(raw)]
     cause: ValidationError | None = None
     try:
-        made = model.model_validate(raw)
+        validated = model.model_validate(raw)
         if not faults:
-            return made
+            return validated
     except ValidationError as error:
         cause = error
-        told = {fault.partition(": ")[0] for fault in faults}
-        raised = [d for d in error.errors(include_url=False) if ".".join(map(str, d["loc"])) not in told]
-        details = [d for d in raised if not _follows(d, raised)]
+        reported = {fault.partition(": ")[0] for fault in faults}
+        raised = [d for d in error.errors(include_url=False) if ".".join(map(str, d["loc"])) not in reported]
+        details = [d for d in raised if not _is_consequence(d, raised)]
         faults += [fault for detail in details[:_FAULTS_SHOWN] for fault in _faults(detail, model)]
-        faults += [""] * (len(details) - _FAULTS_SHOWN)  # counted, and not told
+        faults += [""] * (len(details) - _FAULTS_SHOWN)  # counted but not shown
     count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
     more = [f"and {len(faults) - _FAULTS_SHOWN} more"] if len(faults) > _FAULTS_SHOWN else []
     raise ConfigError(
@@ -269,25 +270,25 @@ def validate(raw: dict[str, Any], model: type[Model], what: str) -> Model:
 
 
 def to_toml(model: BaseModel) -> str:
-    """Write a model as TOML, which reads back as the same model; None is left out.
+    """Serialise a model as TOML that loads as an equal model; None is left out.
 
     Raises:
-        MissingExtraError: tomli-w is not installed; a robot only reads.
+        MissingExtraError: tomli-w is not installed; it is optional because a robot only reads TOML.
     """
     text: str = import_extra("tomli_w", "train").dumps(model.model_dump(mode="json", exclude_none=True))
     return text
 
 
-def _endless(value: object, place: str = "") -> Iterator[tuple[str, float]]:
-    """Place and value of each number that is infinite or none."""
+def _non_finite(value: object, place: str = "") -> Iterator[tuple[str, float]]:
+    """Iterate over the location and value of each number that is infinite or NaN."""
     if isinstance(value, float) and not math.isfinite(value):
         yield place[1:], value
     elif isinstance(value, dict):
         for key, inner in value.items():
-            yield from _endless(inner, f"{place}.{str(key)[:_VALUE_CHARACTERS]}")
+            yield from _non_finite(inner, f"{place}.{str(key)[:_VALUE_CHARACTERS]}")
     elif isinstance(value, (list, tuple)):
         for k, inner in enumerate(value):
-            yield from _endless(inner, f"{place}.{k}")
+            yield from _non_finite(inner, f"{place}.{k}")
 
 
 def _override(raw: dict[str, Any], override: str, where: str) -> None:
@@ -295,13 +296,13 @@ def _override(raw: dict[str, Any], override: str, where: str) -> None:
     shown = f"{where}--set {override[:_VALUE_CHARACTERS]}"
     if not equals or not key.strip():
         raise ConfigError(shown, "key=value, for example --set student.epochs=20", "add the '=' part")
-    value = _value(text)
+    value = _parse_value(text)
     *parents, last = key.strip().split(".")
     if len(parents) >= DEPTH:
         raise ConfigError(shown, f"a key of at most {DEPTH} parts", "shorten it")
     table: Any = raw
     for part in parents:
-        table = _step(table, part, shown)
+        table = _descend(table, part, shown)
     if isinstance(table, list) and value is None:
         del table[position(table, last, shown)]
     elif isinstance(table, list):
@@ -310,18 +311,18 @@ def _override(raw: dict[str, Any], override: str, where: str) -> None:
         table[last] = value
 
 
-def _value(text: str) -> Any:
-    """What an override sets: nothing, which TOML has no word for, a TOML value, or else the text itself."""
+def _parse_value(text: str) -> Any:
+    """Parse the value of an override: None for ``null``, a TOML value, or otherwise the text itself."""
     if text.strip() == "null":
         return None
     with suppress(ValueError):
-        values = _toml(f"value = {text}")
+        values = _parse_toml(f"value = {text}")
         if len(values) == 1:
             return values["value"]
     return text
 
 
-def _step(table: Any, part: str, shown: str) -> Any:
+def _descend(table: Any, part: str, shown: str) -> Any:
     if isinstance(table, list):
         return table[position(table, part, shown)]
     child = table.setdefault(part, {})
@@ -330,24 +331,24 @@ def _step(table: Any, part: str, shown: str) -> Any:
     return child
 
 
-def _follows(detail: Any, raised: Sequence[Any]) -> bool:
-    """Whether a list is only too short because items of it are wrong, which is told."""
+def _is_consequence(detail: Any, raised: Sequence[Any]) -> bool:
+    """Whether a list is too short only because some of its items are invalid, which is reported already."""
     loc = detail["loc"]
     return detail["type"] == "too_short" and any(d["loc"][: len(loc)] == loc for d in raised if d is not detail)
 
 
 def _faults(detail: Any, model: type[BaseModel]) -> list[str]:
-    """One pydantic error, whose lines are a fault each; a model tells so all that contradicts itself in it."""
+    """Split a pydantic error into one fault per line: a model's validator may report several contradictions at once."""
     lines = str(detail["msg"]).split("\n") if detail["type"] == "value_error" else [detail["msg"]]
     return [_fault(detail | {"msg": line}, model) for line in lines]
 
 
 def _fault(detail: Any, model: type[BaseModel]) -> str:
-    """One pydantic error as ``place: what is wrong``."""
+    """Format one pydantic error as ``location: fault``."""
     loc = tuple(part[:_VALUE_CHARACTERS] if isinstance(part, str) else part for part in detail["loc"])
-    fields, place = _walk(model, loc)
+    fields, place = _locate(model, loc)
     if detail["type"] == "extra_forbidden":
-        key = str(loc[-1])  # a field of another kind of data set may be called so
+        key = str(loc[-1])  # not suggested itself: a field of another kind of data set may have this name
         return f"{place}: unknown key{did_you_mean(key, (field for field in fields if field != key))}"
     if detail["type"] == "missing":
         return f"{place}: missing"
@@ -356,26 +357,26 @@ def _fault(detail: Any, model: type[BaseModel]) -> str:
         tag = str(detail["ctx"]["tag"])[:_VALUE_CHARACTERS]
         return f"{place}.kind: unknown '{tag}'{did_you_mean(tag, tags)}, known: {', '.join(tags)}"
     message = str(detail["msg"]).removeprefix("Value error, ")
-    if detail["type"] == "unknown_kind":  # the message has the value, and what there is instead
+    if detail["type"] == "unknown_kind":  # the message already contains the value and the known kinds
         return f"{place}: {message}"
     value = detail.get("input")
     field = model.model_fields.get(str(loc[0])) if loc else None
-    is_secret = field is not None and not field.repr  # what a model's own text leaves out is not told here either
-    shown = f", got {_shown(value)}" if isinstance(value, (str, int, float, bool)) and not is_secret else ""
+    is_secret = field is not None and not field.repr  # values that the model's repr hides are not shown here either
+    shown = f", got {_shortened(value)}" if isinstance(value, (str, int, float, bool)) and not is_secret else ""
     if value is None:
         shown = ", got null, which is for optional keys"
-    where = f"{place}: " if place else ""  # of what contradicts itself the message names the keys
+    where = f"{place}: " if place else ""  # the message of a contradiction names the keys itself
     return f"{where}{message[:1].lower()}{message[1:]}{shown}"
 
 
-def _shown(value: object) -> str:
-    """A value in a message: not a whole file of it."""
+def _shortened(value: object) -> str:
+    """Format a value for a message, shortened if long."""
     text = repr(value)
     return text if len(text) <= _VALUE_CHARACTERS else f"{text[:_VALUE_CHARACTERS]}..."
 
 
-def _walk(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str], str]:
-    """Field names of the table that ``loc`` ends in, and ``loc`` without pydantic's union tags as dotted text."""
+def _locate(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str], str]:
+    """Return the field names of the table at ``loc``, and ``loc`` as dotted text without pydantic's union tags."""
     candidates: list[type[BaseModel]] = [model]
     place: list[str] = []
     fields: list[str] = list(model.model_fields)

@@ -1,4 +1,4 @@
-"""Which frames make the segments: by index for recorded clips, by time stamp for streams. The same code everywhere."""
+"""Choose the frames of the segments: by index for recorded clips, by time stamp for streams."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def segment_indices(frames: int, segments: int, *, mode: Mode, rng: np.random.Ge
         frames: Length of the clip, at least 1.
         segments: Number of segments T, at least 1.
         mode: ``"random"`` for training, ``"centre"`` for evaluation.
-        rng: Needed for ``"random"``.
+        rng: Required for ``"random"``.
 
     Returns:
         (segments,) int64, 0-based, non-decreasing.
 
     Raises:
-        KdEdgeError: No frame, no segment, or ``random`` without ``rng``.
+        KdEdgeError: ``frames`` or ``segments`` is less than 1, or ``rng`` is missing for ``"random"``.
 
     Source: Wang et al., "Temporal Segment Networks", ECCV 2016.
     """
@@ -50,7 +50,7 @@ def segment_indices(frames: int, segments: int, *, mode: Mode, rng: np.random.Ge
 
 
 def nearest(stamps_ns: Int64, targets_ns: Int64) -> Int64:
-    """Index of the stamp nearest to each target; the earlier one on a tie.
+    """Return the index of the stamp nearest to each target; the earlier one on a tie.
 
     Args:
         stamps_ns: (N,) int64, strictly increasing, N >= 1.
@@ -68,11 +68,11 @@ def nearest(stamps_ns: Int64, targets_ns: Int64) -> Int64:
 
 
 def nearest_one(stamps_ns: Sequence[int], target_ns: int) -> int:
-    """``nearest`` of a single target, in plain integers: for the few that a stream asks for with each frame.
+    """``nearest`` for a single target in plain integers, which is faster for the few targets per frame of a stream.
 
     Args:
         stamps_ns: Strictly increasing, at least one.
-        target_ns: The moment wanted.
+        target_ns: The target time.
     """
     after = bisect_left(stamps_ns, target_ns)
     left, right = max(after - 1, 0), min(after, len(stamps_ns) - 1)
@@ -80,17 +80,17 @@ def nearest_one(stamps_ns: Sequence[int], target_ns: int) -> int:
 
 
 def gather(stamps_ns: Int64, now_ns: int, segments: int, spacing_ns: int) -> Int64 | None:
-    """Choose the stored frame nearest to each segment's moment ``now - k * spacing``.
+    """Choose the stored frame nearest to each segment's time ``now - k * spacing``.
 
     Args:
         stamps_ns: (N,) int64, strictly increasing.
-        now_ns: The moment of the newest segment.
+        now_ns: Time of the newest segment.
         segments: Number of segments T.
         spacing_ns: Time between segments, ``clip_seconds / T``.
 
     Returns:
-        (segments,) int64 indices into ``stamps_ns``, oldest first; None (warming) when any segment has no frame
-        within half a spacing.
+        (segments,) int64 indices into ``stamps_ns``, oldest first; None (warming) if a segment has no frame within half
+        a spacing.
     """
     if len(stamps_ns) == 0:
         return None
@@ -102,9 +102,9 @@ def gather(stamps_ns: Int64, now_ns: int, segments: int, spacing_ns: int) -> Int
 
 
 def motion_indices(stamps_ns: Int64, at: npt.NDArray[np.int64], offsets_ms: tuple[int, ...]) -> Int64:
-    """Frames of the motion stack: for each chosen frame the ones nearest to ``t - offset``.
+    """Choose the frames of the motion stack: for each chosen frame, those nearest to ``t - offset``.
 
-    Before the start of the clip its first frame stands in (no motion seen yet); a live stream warms up instead.
+    Before the start of the clip its first frame is used (no motion yet); a live stream warms up instead.
 
     Args:
         stamps_ns: (N,) int64, strictly increasing.

@@ -1,4 +1,4 @@
-"""The value types that cross between rooms. Times are monotonic nanoseconds unless a field says otherwise."""
+"""Value types shared by all packages. Times are monotonic nanoseconds unless a field's documentation differs."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
 LARGEST_AHEAD_NS = 60_000_000_000
-"""No camera's stamps are let lie further ahead of now, whatever is set."""
+"""Upper limit for any camera's setting of how far stamps may lie ahead of now."""
 MAX_AHEAD_NS = 50_000_000
-"""How far a stamp may lie ahead of now: two clocks of one machine are read one after the other."""
+"""How far a stamp may lie ahead of now by default: two clocks of one machine are read one after the other."""
 
 
 class LabelState(str, enum.Enum):
-    """What a label is worth to a robot."""
+    """Whether and how far a robot may rely on a label."""
 
     WARMING = "warming"
-    """The ring does not span the window yet (start, gap, size change, reconnect): no label to act on."""
+    """The stored frames do not span the window yet (start, gap, size change, reconnect): no label to act on."""
     OK = "ok"
     """Label and confidence are valid until ``valid_until_ns``."""
     UNKNOWN = "unknown"
-    """The window is valid, and the confidence is below the fitted threshold or the pictures show nothing known."""
+    """The window is valid, but the confidence is below the fitted threshold or the pictures show nothing known."""
     STALE = "stale"
-    """No fresh frame came in time; emitted by the stream's watchdog."""
+    """No fresh frame arrived in time; emitted by the stream's watchdog."""
     DEGRADED = "degraded"
-    """Valid, but on a fallback engine, at a slower rate, of doubtful pictures or after a failed self-test the user
-    accepted."""
+    """Valid, but produced by a fallback engine, at a slower rate, from doubtful pictures, or after a failed self-test
+    that the user accepted."""
 
     def __str__(self) -> str:
         return self.value
 
 
 class Reason(str, enum.Enum):
-    """Why a label is not ``ok``: a code for programs; ``Prediction.detail`` says it to people. See docs/faults.md."""
+    """Code for why a label is not ``ok``; ``Prediction.detail`` has the text for people. See docs/faults.md."""
 
     NONE = ""
     """Nothing is wrong."""
@@ -51,35 +51,35 @@ class Reason(str, enum.Enum):
     RECONNECT = "reconnect"
     """The camera was reopened."""
     GAP = "gap"
-    """No frame came for longer than a window may miss."""
+    """No frame arrived for longer than the window tolerates."""
     SIZE_CHANGE = "size_change"
-    """Frames have another size than before."""
+    """The frame size has changed."""
     SUSPENDED = "suspended"
     """The machine slept."""
     CLOCK_AHEAD = "clock_ahead"
-    """A stamp lies ahead of now: the camera's clock is not the one that was declared."""
+    """A stamp lies ahead of now: the camera's clock is not the declared one."""
     CLOCK_BEHIND = "clock_behind"
-    """A stamp lies far behind now: as above."""
+    """A stamp lies far behind now: the camera's clock is not the declared one."""
     CLOCK_JUMP = "clock_jump"
     """The camera's clock stepped or wrapped."""
     CLOCK_INVALID = "clock_invalid"
-    """A stamp is no moment in time."""
+    """A stamp is not a valid time."""
     NO_FRAME = "no_frame"
-    """No fresh frame came in time."""
+    """No fresh frame arrived in time."""
     CAMERA_LOST = "camera_lost"
-    """The camera is gone and is being reopened."""
+    """The camera was lost and is being reopened."""
     BAD_PICTURE = "bad_picture"
     """Pictures cannot be decoded."""
     FROZEN = "frozen"
     """The camera repeats one picture."""
     LATE = "late"
-    """The label was made after it had run out: an old frame, or a machine that stood still."""
+    """The label had expired before it was emitted: the frame was old, or the machine stalled."""
     OVERLOAD = "overload"
     """The engine is too slow for the camera."""
     SLOW_PROGRAM = "slow_program"
     """The program takes too long between two labels."""
     SLOW_RATE = "slow_rate"
-    """Frames come too seldom for the model's window."""
+    """The frame rate is too low for the model's window."""
     SPARSE = "sparse"
     """Some frames of this window lie too far apart."""
     DARK = "dark"
@@ -89,34 +89,34 @@ class Reason(str, enum.Enum):
     FLAT = "flat"
     """The picture has no contrast."""
     STATIC = "static"
-    """The picture has not even noise."""
+    """The picture does not change, not even by noise."""
     BLURRED = "blurred"
-    """The picture has no fine structure."""
+    """The picture has no fine detail."""
     NOISE = "noise"
     """The picture is mostly noise."""
     UNFAMILIAR = "unfamiliar"
-    """What the network sees is far from everything it was trained on."""
+    """The window's features are far from everything the model was trained on."""
     LOW_CONFIDENCE = "low_confidence"
-    """No class is probable enough."""
+    """No class reaches the fitted confidence threshold."""
     ENGINE_FAILED = "engine_failed"
     """The engine could not run the model on this frame."""
     NOT_FINITE = "not_finite"
-    """The network gave no numbers."""
+    """The network's output is not finite."""
     FALLBACK = "fallback"
-    """The model runs on another engine or provider than was asked for."""
+    """The model runs on a different engine or provider than requested."""
     SELF_TEST = "self_test"
-    """The self-test failed and the user accepted that."""
+    """The self-test failed and the user accepted this."""
 
     def __str__(self) -> str:
         return self.value
 
 
 class Cause(NamedTuple):
-    """A reason with its words.
+    """A reason with an explanation.
 
     Attributes:
-        reason: For programs.
-        detail: For people, with figures.
+        reason: Code for programs.
+        detail: Text for people, with figures.
     """
 
     reason: Reason
@@ -124,20 +124,20 @@ class Cause(NamedTuple):
 
 
 NO_CAUSE = Cause(Reason.NONE, "")
-"""There is nothing to say."""
+"""Nothing is wrong."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One camera frame; equal only to itself, as comparing pictures would cost too much.
+    """One camera frame; compared by identity, because comparing images is expensive.
 
     Attributes:
         image: (H, W) one channel or (H, W, 3) in R, G, B order; uint8 or uint16.
-        captured_ns: Moment of capture on the host's monotonic clock.
-        frame_id: Camera's frame counter, 0-based, strictly increasing.
+        captured_ns: Time of capture on the host's monotonic clock.
+        frame_id: The camera's frame counter, 0-based, strictly increasing.
         source: Name of the camera.
-        truth: The action really performed, where the camera knows it (synthetic figure, labelled recording).
-        cut: What happened between the frame before and this one, where the camera knows it: the window starts anew.
+        truth: The action actually performed, if the camera knows it (synthetic figure, labelled recording).
+        cut: Why the stream was interrupted before this frame, if the camera knows it; the window is then restarted.
     """
 
     image: Image
@@ -150,11 +150,11 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Clip:
-    """One modality of one recorded sample; equal only to itself.
+    """One modality of one recorded sample; compared by identity.
 
     Attributes:
         frames: Images (T, H, W) or (T, H, W, 3), uint8 or uint16; or a signal (T, ...), float32.
-        stamps_ns: (T,) int64, strictly increasing, 0 at the start of the sample: modalities of one sample share it.
+        stamps_ns: (T,) int64, strictly increasing, 0 at the start of the sample, which all its modalities share.
     """
 
     frames: npt.NDArray[Any]
@@ -171,26 +171,26 @@ class Clip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """The label of one source at one moment; built by keyword, and without a label unless one is given.
+    """The label of one source at one moment.
 
-    Two are equal when all else than their probabilities is, of which ``index`` and ``confidence`` tell the most.
+    Equality compares all fields except ``probabilities``, which ``index`` and ``confidence`` summarise.
 
     Attributes:
         source: Name of the camera.
-        label: Class name, only where a robot may act on it (``ok`` or ``degraded``); otherwise None.
+        label: Class name if a robot may act on it (``ok`` or ``degraded``); otherwise None.
         index: Position of the most probable class in the artifact's labels, -1 while warming or stale.
         confidence: Calibrated probability of that class, in [0, 1]; 0.0 while warming or stale.
         probabilities: (K,) float32, sums to 1; zeros while warming or stale.
-        state: What the label is worth.
+        state: Whether the label may be acted on.
         frame_id: The frame that completed the window.
-        captured_ns: Moment of capture of that frame.
-        emitted_ns: Moment the prediction was made; None from a bare ``push`` without ``now_ns``.
-        valid_until_ns: A robot must not act on the label after this moment.
-        reason: Why the state is not ``ok``, as a code; ``Reason.NONE``, which is false, otherwise.
-        detail: The same in words, with figures; empty when there is no reason.
-        anomaly: How far the window is from all that the model was trained on, above 1 too far, as of the last look at
-            it, some ten a second; None while warming or stale, and of a model that does not know.
-        truth: The action really performed, where the camera knows it.
+        captured_ns: Time of capture of that frame.
+        emitted_ns: Time the prediction was made; None from a bare ``push`` without ``now_ns``.
+        valid_until_ns: A robot must not act on the label after this time.
+        reason: Why the state is not ``ok``, as a code; ``Reason.NONE``, which is falsy, otherwise.
+        detail: The reason as text, with figures; empty if there is no reason.
+        anomaly: Distance of the window from the training data, as of the last check (about ten per second); above 1 is
+            too far. None while warming or stale, and for models without a reference.
+        truth: The action actually performed, if the camera knows it.
     """
 
     source: str
@@ -209,21 +209,23 @@ class Prediction:
     truth: str | None = None
 
     def is_stale(self, now_ns: int) -> bool:
-        """Whether the label must not be acted on at ``now_ns``: not any more, or not by that clock.
+        """Whether the label must not be acted on at ``now_ns``, because it has expired or the clock does not match.
 
         Args:
-            now_ns: This moment, ``time.monotonic_ns()``; one well before the capture is of another clock or unit.
+            now_ns: The current time, ``time.monotonic_ns()``; a time well before the capture comes from another clock
+                or has another unit.
         """
-        captured_ns = self.captured_ns  # half of it: another unit is a thousand times another, also just after a boot
+        # Half of captured_ns detects another unit, which differs by a factor of 1000, even just after a boot.
+        captured_ns = self.captured_ns
         earliest_ns = max(captured_ns - LARGEST_AHEAD_NS, min(captured_ns, captured_ns // 2))
-        is_now = earliest_ns <= now_ns <= self.valid_until_ns  # never so for what is no number
+        is_now = earliest_ns <= now_ns <= self.valid_until_ns  # False for NaN
         return self.state is LabelState.STALE or not is_now
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, probabilities rounded to 6 digits.
+        """Return plain values for JSON, with probabilities rounded to 6 digits.
 
-        What JSON has no word for is replaced: a number that is not finite by None, half a surrogate pair (a byte of a
-        file name that is no UTF-8) by a question mark.
+        Values that JSON cannot represent are replaced: numbers that are not finite by None, lone surrogates (bytes of a
+        file name that are not UTF-8) by question marks.
         """
         return {
             "source": _well_formed(self.source),

@@ -1,4 +1,4 @@
-"""Intensity windows: raw values become [0, 1] between two limits, which are fixed or follow what the frames say."""
+"""Intensity windows, which map raw values between two limits to [0, 1]; the limits are fixed or follow the frames."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class PercentileWindow(BaseModel):
         time_constant_ms: Time constant of the first-order low-pass on both limits, by the frames' stamps; 0 follows
             every frame.
         ignore_value: Raw value that means "no measurement" (0 for depth); left out of the percentiles.
-        minimum_span: Raw units the window never gets narrower than, so that a flat frame does not amplify noise.
+        minimum_span: Smallest width of the window in raw units, so that noise in a flat frame is not amplified.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,16 +59,16 @@ class PercentileWindow(BaseModel):
 
 
 class RelativeWindow(RawRange):
-    """Intensity window about the person: the median of the foreground's raw values becomes 0.5, smoothed over time.
+    """Intensity window around the person: the median of the foreground's raw values becomes 0.5, smoothed over time.
 
-    Depth is told apart by what moves towards the camera and away from it, wherever the person stands.
+    Movements towards the camera and away from it look the same at any distance of the person.
 
     Attributes:
         low: Smallest raw value of the foreground.
-        high: Largest one; what lies beyond it counts as 0 (no measurement), which becomes black.
-        span: Raw units from the median to 0 and to 1.
-        time_constant_ms: As of the percentile window.
-        minimum_share: A frame with a smaller share of foreground pixels tells nothing.
+        high: Largest raw value of the foreground; larger values count as 0 (no measurement), which becomes black.
+        span: Raw units from the median to the values that become 0 and 1.
+        time_constant_ms: Time constant of the first-order low-pass, as in ``PercentileWindow``.
+        minimum_share: Frames with a smaller share of foreground pixels are ignored.
     """
 
     kind: Literal["relative"] = "relative"
@@ -88,10 +88,10 @@ Window = Annotated[AnyWindow, Field(discriminator="kind")]
 
 
 def percentile_limits(resized: Image, window: PercentileWindow) -> tuple[float, float]:
-    """Limits of one frame, before smoothing: order statistics (nearest rank) on a grid of pixels.
+    """Compute the limits of one frame, before smoothing: order statistics (nearest rank) on a grid of pixels.
 
     Returns:
-        (low, high) in raw units; NaN for both when every pixel is ``ignore_value``.
+        (low, high) in raw units; both NaN if every pixel is ``ignore_value``.
     """
     step = grid_step(resized.shape)
     pixels = resized[::step, ::step].flatten()
@@ -100,15 +100,16 @@ def percentile_limits(resized: Image, window: PercentileWindow) -> tuple[float, 
     if pixels.size == 0:
         return math.nan, math.nan
     low, high = (round(p / 100 * (pixels.size - 1)) for p in (window.low_percent, window.high_percent))
-    pixels.sort(kind="stable")  # by radix: twice as fast as partitioning so few of so few values
+    pixels.sort(kind="stable")  # radix sort: twice as fast as partitioning for so few pixels
     return float(pixels[low]), float(pixels[high])
 
 
 def own_limits(resized: Image, window: AnyWindow) -> tuple[float, float]:
-    """What a frame alone says of its window's limits, before smoothing; NaN for both where it says nothing.
+    """Compute the window limits from one frame alone, before smoothing.
 
     Returns:
-        (low, high) in raw units: percentiles, or twice the foreground's median.
+        (low, high) in raw units: the percentiles, or the foreground's median as both values. Both are NaN for a fixed
+        window and for frames without a usable pixel.
     """
     if isinstance(window, FixedWindow):
         return math.nan, math.nan
@@ -124,7 +125,7 @@ def own_limits(resized: Image, window: AnyWindow) -> tuple[float, float]:
 
 
 class WindowLimits:
-    """Limits of the intensity window over time: constant, or smoothed."""
+    """Limits of the intensity window over time, constant or smoothed."""
 
     def __init__(self, window: AnyWindow) -> None:
         self._window = window
@@ -135,13 +136,13 @@ class WindowLimits:
         self._smooth.reset()
 
     def of(self, resized: Image, stamp_ns: int) -> tuple[float, float]:
-        """Limits (low, high) for a resized frame captured at ``stamp_ns``."""
+        """Return the limits (low, high) for a resized frame captured at ``stamp_ns``."""
         if isinstance(self._window, FixedWindow):
             return self._window.low, self._window.high
         return self.smooth(own_limits(resized, self._window), stamp_ns)
 
     def smooth(self, limits: tuple[float, float], stamp_ns: int) -> tuple[float, float]:
-        """Low-pass what one frame says; frames that say nothing keep the last limits."""
+        """Low-pass the limits of one frame; NaN keeps the previous limits."""
         window = self._window
         assert not isinstance(window, FixedWindow)
         low, high = self._smooth.of(limits, stamp_ns)
@@ -156,10 +157,10 @@ class WindowLimits:
 def clip_limits(
     own_limits: npt.NDArray[np.float32], stamps_ns: npt.NDArray[np.int64], window: AnyWindow
 ) -> npt.NDArray[np.float32]:
-    """Smoothed limits of every frame of a recorded clip, exactly as a stream that starts with the clip has them.
+    """Compute the smoothed limits of every frame of a recorded clip, exactly as in a stream that starts with it.
 
     Args:
-        own_limits: (T, 2) limits of each frame alone (ignored for a fixed window).
+        own_limits: (T, 2) limits of each frame alone, see ``own_limits`` (ignored for a fixed window).
         stamps_ns: (T,) int64.
         window: The intensity window.
 
@@ -175,14 +176,17 @@ def clip_limits(
 
 
 def windowed(values: npt.NDArray[Any], limits: tuple[float, float], out: Float32 | None = None) -> Float32:
-    """Raw values as float32 in [0, 1], of the same shape.
+    """Map raw values to float32 in [0, 1].
 
     Args:
         values: Any shape, uint8 or uint16.
         limits: Raw values that become 0 and 1.
-        out: Optional float32 of the same shape to write to.
+        out: Optional float32 array of the same shape to write to.
+
+    Returns:
+        float32 of the same shape.
     """
     low, high = np.float32(limits[0]), np.float32(limits[1])
     result: Float32 = np.subtract(values, low, out=out, dtype=np.float32)
     np.multiply(result, _WHITE / (high - low), out=result)
-    return result.clip(_BLACK, _WHITE, result)  # what np.clip does, which takes twice as long to get there
+    return result.clip(_BLACK, _WHITE, result)  # np.clip calls this method but takes twice as long

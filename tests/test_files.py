@@ -161,7 +161,7 @@ def test_where_there_are_no_locks_a_file_stands_for_one(
         (
             "kd_edge.files",
             logging.WARNING,
-            f"{tmp_path} has no file locks: .soft* files stand for them; remove one whose process is gone",
+            f"{tmp_path} has no file locks: .soft* files are used instead; remove one whose process is gone",
         )
     ]
 
@@ -194,8 +194,8 @@ def test_without_a_home_the_root_is_one_line_and_the_rest_does_without() -> None
     with pytest.raises(ConfigError) as caught:
         cache_root()
     assert str(caught.value) == (
-        "no folder for the cache: KD_EDGE_CACHE is not set, and no home is known of user id 12345. "
-        "Expected a folder that can be written. Fix: set KD_EDGE_CACHE to one"
+        "no folder for the cache: KD_EDGE_CACHE is not set, and user id 12345 has no known home. "
+        "Expected a writable folder. Fix: set KD_EDGE_CACHE to one"
     )
 
 

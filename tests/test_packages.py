@@ -84,8 +84,8 @@ REINSTALL = "pip install --force-reinstall --no-deps opencv-python==4.8.0"
 @pytest.mark.parametrize(
     ("code", "why", "remedy"),
     [
-        (None, "the module itself is gone", REINSTALL),
-        ("", "FOLDER holds no module", REINSTALL),
+        (None, "the module itself is missing", REINSTALL),
+        ("", "FOLDER contains no module", REINSTALL),
         ("import cv2.cv2", "No module named 'cv2.cv2'", REINSTALL),
         ("raise ImportError", "ImportError", REINSTALL),
         ("1 / 0", "division by zero", REINSTALL),
@@ -97,7 +97,7 @@ REINSTALL = "pip install --force-reinstall --no-deps opencv-python==4.8.0"
         (
             GL.replace("libGL.so.1", "libfoo.so.3"),
             "libfoo.so.3: cannot open shared object file: No such file or directory",
-            "install the system's package that brings libfoo.so.3, "
+            "install the system package that contains libfoo.so.3, "
             "or pip uninstall -y opencv-python && pip install opencv-python-headless",
         ),
         (
@@ -113,7 +113,7 @@ REINSTALL = "pip install --force-reinstall --no-deps opencv-python==4.8.0"
         (
             "import no_such_dependency",
             "No module named 'no_such_dependency'",
-            "pip install opencv-python, which brings what it needs",
+            "pip install opencv-python, which installs its dependencies",
         ),
     ],
     ids=[
@@ -138,7 +138,7 @@ def test_a_broken_package_is_told_from_an_absent_one_with_what_helps(
     why = why.replace("FOLDER", str(tmp_path / "cv2"))
     assert str(caught.value) == (
         f"module 'cv2' cannot be imported, though opencv-python 4.8.0 is installed ({why}). "
-        f"Expected the extra [cpu], whole and fit for this machine. Fix: {remedy}, then kd-edge doctor"
+        f"Expected the extra [cpu], complete and compatible with this machine. Fix: {remedy}, then kd-edge doctor"
     )
 
 
@@ -168,7 +168,7 @@ def test_other_remedies(packages: Installs) -> None:
         import_extra("av", "replay")
     packages("scipy", "")  # a folder that nobody installed
     with pytest.raises(
-        BrokenPackageError, match=r"cannot be imported \(.*scipy holds no module\).*'kd-edge\[replay\]'"
+        BrokenPackageError, match=r"cannot be imported \(.*scipy contains no module\).*'kd-edge\[replay\]'"
     ):
         import_extra("scipy", "replay")
 

@@ -40,7 +40,7 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path, make
 
 @pytest.mark.parametrize("name", ["a\0b", "\ud800", "n" * 300])
 def test_a_name_that_is_none_is_an_os_error(tmp_path: Path, name: str) -> None:
-    with pytest.raises(OSError, match=r"no path of a file|too long"):
+    with pytest.raises(OSError, match=r"not a valid path|too long"):
         open_regular(tmp_path / name)
     assert not is_file(tmp_path / name)
 
@@ -62,11 +62,11 @@ def test_a_file_is_read_up_to_its_bound(tmp_path: Path) -> None:
         ("[]", "a list instead of an object"),
         ("null", "a NoneType instead of an object"),
         ("{", "Expecting property name"),
-        ('{"a": 1, "b": 2, "a": 1}', "'a' twice"),
-        ('{"x": {"a": 1, "a": 1}}', "'a' twice"),
-        ('{"a": NaN}', "NaN where a finite number belongs"),
-        ('{"a": -Infinity}', "-Infinity where"),
-        ('{"a": 1e999}', "1e999 where"),
+        ('{"a": 1, "b": 2, "a": 1}', "the key 'a' occurs twice"),
+        ('{"x": {"a": 1, "a": 1}}', "the key 'a' occurs twice"),
+        ('{"a": NaN}', "NaN instead of a finite number"),
+        ('{"a": -Infinity}', "-Infinity instead of"),
+        ('{"a": 1e999}', "1e999 instead of"),
         ('{"a": 9223372036854775808}', "an integer of more than 64 bits"),
         ('{"a": ' + "9" * 5000 + "}", "an integer of 5000 digits"),
         ('{"a": "\\ud800"}', "surrogates not allowed"),

@@ -287,7 +287,7 @@ def test_a_robot_without_tomli_w_is_told_what_to_install(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("text", ["nan", "inf", "-inf"])
 def test_numbers_without_an_end_are_told_with_their_place(text: str) -> None:
-    with pytest.raises(ConfigError, match=f"2 faults: sizes.0.1: a finite number belongs here, got {text}; nme"):
+    with pytest.raises(ConfigError, match=f"2 faults: sizes.0.1: must be a finite number, got {text}; nme"):
         recipes.from_text(f"sizes = [[1, {text}]]\nnme = 1\nname = 'x'\nstudent = {{epochs = 1}}", Recipe, "recipe")
 
 

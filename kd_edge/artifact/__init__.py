@@ -1,4 +1,4 @@
-"""The self-describing model file: one ONNX graph with everything a robot must know to run it."""
+"""The self-describing model file: one ONNX graph with everything a robot needs to run it."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Open an artifact's file, and hash what is in it."""
+"""Open and hash an artifact's file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kd_edge.reading import open_regular
 
 @contextmanager
 def reading(path: Path) -> Iterator[BinaryIO]:
-    """Open a file whose every failure is an ArtifactError."""
+    """Open a file for reading; every failure raises an ArtifactError."""
     try:
         with open_regular(path) as file:
             yield file
@@ -27,20 +27,20 @@ def reading(path: Path) -> Iterator[BinaryIO]:
             raise ArtifactError(
                 f"{path} is a folder",
                 "an artifact (student.onnx)",
-                f"make one of a run: kd-edge export {path}; or name the file",
+                f"export the run: kd-edge export {path}; or name the file",
             ) from error
         raise ArtifactError(f"{path} cannot be read ({error.strerror})", "a readable file", "check the path") from error
 
 
 def sha256s(file: BinaryIO, ends: Sequence[int]) -> dict[int, str]:
-    """Hash a file up to several positions, in small pieces: 45 MB must not pass through the process's memory.
+    """Hash a file up to several positions, in small chunks, so that 45 MB are never in memory at once.
 
     Args:
         file: The file.
         ends: The positions, increasing.
 
     Returns:
-        The hash of all bytes before each position.
+        The SHA-256 (hex) of all bytes before each position.
     """
     digest, found, at = hashlib.sha256(), {}, 0
     buffer = memoryview(bytearray(1 << 18))

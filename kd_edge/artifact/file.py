@@ -1,9 +1,9 @@
-"""The self-describing model file: an ONNX graph with its manifest and golden clip inside. Read, verify, append.
+"""Read, verify and write the self-describing model file: an ONNX graph with its manifest and golden clip.
 
-A protobuf message may be extended by appending fields, so the manifest is written behind the serialised graph as the
-``metadata_props`` entry ``kd_edge`` (the golden clip as ``kd_edge_golden`` before it) and every ONNX tool still reads
-the file. The same graph in another engine's format is attached between them, as a field that ONNX does not know. The
-manifest's hash covers all bytes before its entry. Reading needs neither onnx nor an engine.
+A protobuf message can be extended by appending fields, so the manifest is appended to the serialised graph as the
+``metadata_props`` entry ``kd_edge`` (preceded by the golden clip, ``kd_edge_golden``), and every ONNX tool still reads
+the file. The same graph in another engine's format is stored between them, as a field unknown to ONNX. The manifest's
+hash covers all bytes before its entry. Reading needs neither onnx nor an engine.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from kd_edge.artifact.signature import Trust
 
 BUNDLED = Path(__file__).parents[1] / "bundled.onnx"
-"""A student of the generated data set that ships with kd-edge."""
+"""The model that ships with kd-edge, a student trained on the generated data set."""
 BUNDLED_NAME = "bundled"
-"""How a user names it."""
+"""The name by which users refer to the bundled model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +50,12 @@ class Artifact:
 
     Attributes:
         path: The file.
-        manifest: What a robot must know to run it.
-        golden: Its self-test.
-        attachments: Where the same graph stands in the formats of other engines, by name (``wire.ATTACHMENTS``).
-        signed_by: Fingerprint of the key whose signature was checked; empty where none was asked for.
-        identity: Which file on the disk this is, and as of when.
-        hashed_bytes: How many bytes from its beginning the manifest's hash covers.
+        manifest: What a robot needs to know to run the model.
+        golden: The self-test clip.
+        attachments: Positions of the same graph in other engines' formats, by name (``wire.ATTACHMENTS``).
+        signed_by: Fingerprint of the key whose signature was verified; empty if no signature was required.
+        identity: Device, inode, size and times of the file when it was loaded.
+        hashed_bytes: Number of bytes from the start of the file that the manifest's hash covers.
     """
 
     path: Path
@@ -67,10 +67,10 @@ class Artifact:
     hashed_bytes: int = 0
 
     def content(self) -> bytes:
-        """The file's bytes, of which those of the graph have the hash that was verified.
+        """Return the file's bytes, after checking that the hashed part is still the verified one.
 
         Raises:
-            ArtifactError: The file has changed since it was loaded, or cannot be read any more.
+            ArtifactError: The file has changed since it was loaded, or can no longer be read.
         """
         with reading(self.path) as file:
             content = file.read()
@@ -79,10 +79,10 @@ class Artifact:
         return content
 
     def check_unchanged(self) -> None:
-        """Make sure that the file is still the one that was verified: an engine opens it again by its name.
+        """Check that the file is still the verified one, because an engine reopens it by name.
 
         Raises:
-            ArtifactError: It is another one, or was written to.
+            ArtifactError: The file was replaced or modified.
         """
         try:
             found = _identity(self.path.stat())
@@ -93,22 +93,22 @@ class Artifact:
 
     @contextmanager
     def open_attachment(self, name: str) -> Iterator[BinaryIO]:
-        """Open the file where an attachment begins; ``attachments[name].length`` bytes of it are the attachment.
+        """Open the file at the start of an attachment, which is ``attachments[name].length`` bytes long.
 
         Raises:
-            ArtifactError: There is none of that name, or the file cannot be read any more.
+            ArtifactError: There is no attachment of that name, or the file can no longer be read.
         """
         if name not in self.attachments:
-            raise ArtifactError(f"{self.path} carries no {name}", "one that was exported with it", "export it again")
+            raise ArtifactError(f"{self.path} carries no {name}", "an artifact exported with it", "export it again")
         with reading(self.path) as file:
             file.seek(self.attachments[name].start)
             yield file
 
     def attachment(self, name: str) -> bytes:
-        """The bytes of an attachment.
+        """Return the bytes of an attachment.
 
         Raises:
-            ArtifactError: There is none of that name, or the file cannot be read any more.
+            ArtifactError: There is no attachment of that name, or the file can no longer be read.
         """
         with self.open_attachment(name) as file:
             content = file.read(self.attachments[name].length)
@@ -118,19 +118,19 @@ class Artifact:
 
 
 def default_model(folder: Path | None = None) -> Path:
-    """The newest artifact in a folder or in the runs below it, else the one that ships with kd-edge.
+    """Return the newest artifact in a folder or in the runs below it, or the bundled one if there is none.
 
-    Files of other programs and plain clip models are passed over, and so is what is no readable file (a folder, a FIFO,
-    a broken link); a damaged artifact is not: running another model instead must not happen silently.
+    Files of other programs, plain clip models and anything that is not a readable file (a folder, a FIFO, a broken
+    link) are skipped. A damaged artifact is not skipped: another model must not run in its place silently.
 
     Args:
-        folder: Folder to look in; None takes the current one.
+        folder: Folder to search; None means the current one.
 
     Raises:
-        ArtifactError: The newest one is damaged, or there is none at all.
+        ArtifactError: The newest artifact is damaged, or there is no artifact at all.
     """
     here = Path() if folder is None else folder
-    for path in _models(here):
+    for path in _candidates(here):
         try:
             if load(path).manifest.graph == "step":
                 return path
@@ -138,13 +138,15 @@ def default_model(folder: Path | None = None) -> Path:
             continue
     if not BUNDLED.is_file():
         raise ArtifactError(
-            "no artifact here and none in the package", "one", "kd-edge export, or name it with --model"
+            "no artifact here and none in the package",
+            "an artifact (student.onnx)",
+            "kd-edge export, or name it with --model",
         )
     return BUNDLED
 
 
-def _models(folder: Path) -> list[Path]:
-    """Readable regular files that may be artifacts, the newest first."""
+def _candidates(folder: Path) -> list[Path]:
+    """Return the readable regular files that may be artifacts, newest first."""
     found = []
     for pattern in ("*.onnx", "runs/*/*.onnx"):
         for path in folder.glob(pattern):
@@ -166,17 +168,17 @@ def write(
 
     Args:
         graph: A serialised ONNX ModelProto without external data.
-        manifest: The manifest, whose hashes are filled in here.
+        manifest: The manifest; its hashes are filled in here.
         golden: Optional self-test clip.
-        path: File to write; replaced when it exists.
+        path: File to write; replaced if it exists.
         attachments: The graph in other engines' formats, by name (``wire.ATTACHMENTS``).
 
     Returns:
         The manifest as written.
 
     Raises:
-        ArtifactError: The golden clip or an attachment is too large, or the file cannot be written; nothing is left
-            behind.
+        ArtifactError: The golden clip or an attachment is too large, or the file cannot be written; no partial file is
+            left behind.
     """
     body = [graph]
     for name, content in (attachments or {}).items():
@@ -185,8 +187,8 @@ def write(
         entry = wire.entry(GOLDEN_KEY, pack_golden(golden))
         if len(entry) > GOLDEN_BYTES or golden.frames.nbytes > FRAMES_BYTES:
             raise ArtifactError(
-                f"a golden clip of {len(entry):,} bytes, its frames {golden.frames.nbytes:,}",
-                f"at most {GOLDEN_BYTES:,} bytes and {FRAMES_BYTES:,}",
+                f"a golden clip of {len(entry):,} bytes, with {golden.frames.nbytes:,} bytes of frames",
+                f"at most {GOLDEN_BYTES:,} bytes, with at most {FRAMES_BYTES:,} bytes of frames",
                 "use smaller or fewer frames",
             )
         body.append(entry)
@@ -194,18 +196,19 @@ def write(
 
 
 def rewrite(artifact: Artifact, manifest: Manifest, path: Path) -> Manifest:
-    """Write an artifact with another manifest; all bytes before the manifest stay: golden clip and attachments too.
+    """Write an artifact with another manifest, keeping all bytes before it (graph, attachments and golden clip).
 
     Args:
-        artifact: As loaded; its file must still be there.
-        manifest: The new manifest, whose hashes are filled in here.
+        artifact: The loaded artifact; its file must still exist.
+        manifest: The new manifest; its hashes are filled in here.
         path: File to write; may be the artifact's own.
 
     Returns:
         The manifest as written.
 
     Raises:
-        ArtifactError: The file has changed since, or cannot be read or written; nothing is left behind.
+        ArtifactError: The file has changed since it was loaded, or cannot be read or written; no partial file is left
+            behind.
     """
     with reading(artifact.path) as file:
         manifest_at = wire.ends(file, artifact.path).last
@@ -229,28 +232,28 @@ def _write(body: Sequence[bytes], manifest: Manifest, path: Path) -> Manifest:
 
 
 def artifact_path(name: Path | str) -> Path:
-    """The file that is meant: ``bundled`` is the one that ships, where there is none of that name."""
+    """Return the file that a name refers to: ``bundled`` is the model that ships, unless a file has that name."""
     return BUNDLED if str(name) == BUNDLED_NAME and not os.path.lexists(name) else Path(name)
 
 
 def load(path: Path | str, *, trust: Trust | Path | str | None = None) -> Artifact:
-    """Read and verify an artifact: is it ONNX, whole, ours, undamaged, of a known format?
+    """Read an artifact and verify that it is a complete, undamaged ONNX file of kd-edge in a known format.
 
     Args:
-        path: The file, or ``bundled`` where there is none of that name.
-        trust: Public key, folder of keys, or ``Trust``: then it must be signed with one of them, in itself or in a file
-            ``.sig`` beside it, which is checked before anything else is looked at.
+        path: The file, or ``bundled`` (see ``artifact_path``).
+        trust: Public key, folder of keys, or ``Trust``. If given, the artifact must be signed with one of these keys,
+            inside the file or in a ``.sig`` file next to it; this is checked before anything else is read.
 
     Raises:
-        ArtifactError: With what was found and how to fix it.
-        ConfigError: ``trust`` is no key.
+        ArtifactError: A check failed; the error states what was found and how to fix it.
+        ConfigError: ``trust`` is not a key.
         MissingExtraError: ``cryptography``, which checks signatures, is not installed.
     """
-    trusted = None if trust is None else _trusted(trust)
+    trusted = None if trust is None else _as_trust(trust)
     path = artifact_path(path)
     with reading(path) as file:
         identity = _identity(os.fstat(file.fileno()))
-        signed_by, digests = ("", {}) if trusted is None else _checked(file, path, trusted)
+        signed_by, digests = ("", {}) if trusted is None else _check_signature(file, path, trusted)
         props, manifest_at, attachments, _ = wire.layout(file, path)
         if MANIFEST_KEY not in props:
             raise ForeignFileError(
@@ -263,20 +266,20 @@ def load(path: Path | str, *, trust: Trust | Path | str | None = None) -> Artifa
         if (digests.get(manifest_at) or _sha256(file, manifest_at)) != manifest.sha256 or _text_hash(
             text, manifest.manifest_sha256
         ) != manifest.manifest_sha256:
-            raise wire.damaged(path, "its bytes do not have the hash that was written with them")
+            raise wire.damaged(path, "its bytes do not match the stored hash")
         check_graph(file, manifest_at, path)
     golden = unpack_golden(props[GOLDEN_KEY], manifest, path) if GOLDEN_KEY in props else None
     return Artifact(path, manifest, golden, attachments, signed_by, identity, manifest_at)
 
 
-def _trusted(trust: Trust | Path | str) -> Trust:
-    from kd_edge.artifact.signature import Trust  # most loads check no signature
+def _as_trust(trust: Trust | Path | str) -> Trust:
+    from kd_edge.artifact.signature import Trust  # imported here because most loads check no signature
 
     return trust if isinstance(trust, Trust) else Trust(trust)
 
 
-def _checked(file: BinaryIO, path: Path, trust: Trust) -> tuple[str, dict[int, str]]:
-    from kd_edge.artifact.signed import signer  # most loads check no signature
+def _check_signature(file: BinaryIO, path: Path, trust: Trust) -> tuple[str, dict[int, str]]:
+    from kd_edge.artifact.signed import signer  # imported here because most loads check no signature
 
     return signer(file, path, trust)
 
@@ -285,9 +288,9 @@ def _identity(facts: os.stat_result) -> tuple[int, ...]:
     return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
 
 
-def _text_hash(text: str, own: str) -> str:
-    """``own_hash`` of a manifest as it was written: a field this release added since must not change it."""
-    return hashlib.sha256(text.replace(f'"manifest_sha256":"{own}"', '"manifest_sha256":""').encode()).hexdigest()
+def _text_hash(text: str, stored: str) -> str:
+    """``own_hash`` of the manifest text as written, so that fields added by later releases do not change the hash."""
+    return hashlib.sha256(text.replace(f'"manifest_sha256":"{stored}"', '"manifest_sha256":""').encode()).hexdigest()
 
 
 def _parse_manifest(text: str, path: Path) -> Manifest:
@@ -295,7 +298,7 @@ def _parse_manifest(text: str, path: Path) -> Manifest:
         if len(text) > MANIFEST_BYTES:
             raise ValueError(f"{len(text):,} bytes, more than {MANIFEST_BYTES:,}")
         version = read_json(text).get("format")
-        if type(version) is not int or version != FORMAT:  # True is an integer, too
+        if type(version) is not int or version != FORMAT:  # True is an int, too
             raise ArtifactError(
                 f"{path} has manifest format {str(version)[:20]}",
                 f"format {FORMAT}",

@@ -1,4 +1,4 @@
-"""The golden clip: frames and the logits they must give, carried by the artifact as its self-test."""
+"""The golden clip: frames and their expected logits, stored in the artifact as its self-test."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from kd_edge.reading import read_json
 from kd_edge.types import Float32, Int64
 
 FRAMES_BYTES = 64_000_000
-"""The golden clip's frames take at most this much memory."""
+"""Upper limit for the size of the golden clip's frames in memory, in bytes."""
 RESIZED_PIXELS = 300_000_000
-"""All frames together, resized for the network, have at most so many: about a second of a robot's start."""
+"""Upper limit for the pixels of all frames after resizing: processing them takes about a second at a robot's start."""
 _LONGEST_ASPECT = 8
-"""A frame's longer side by its shorter one: resizing a longer strip to the model's side would take gigabytes."""
+"""Largest aspect ratio of a frame: resizing a longer strip to the model's input size would take gigabytes."""
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GoldenClip:
-    """Frames with a known answer, for the self-test at load; equal only to itself.
+    """Frames with known logits for the self-test at load time; compared by identity.
 
     Attributes:
         frames: (N, H, W) or (N, H, W, 3), the camera's dtype, before preprocessing.
         stamps_ns: (N,) int64.
-        logits: (K,) float32, expected after the last frame when the T segment frames were pushed and all observed.
-        tolerance: Largest absolute difference that passes.
+        logits: (K,) float32, expected after the last frame if the T segment frames are pushed and all frames observed.
+        tolerance: Largest absolute difference of a logit that passes.
     """
 
     frames: npt.NDArray[Any]
@@ -47,7 +47,7 @@ class GoldenClip:
 
 
 def pack_golden(golden: GoldenClip) -> str:
-    """The text that the artifact carries."""
+    """Serialise a golden clip to the text stored in the artifact."""
     frames = np.ascontiguousarray(golden.frames)
     packed = zlib.compress(frames.tobytes(), level=9)
     return json.dumps(
@@ -63,7 +63,7 @@ def pack_golden(golden: GoldenClip) -> str:
 
 
 class _Packed(BaseModel):
-    """The text, of the right types and within bounds."""
+    """The stored text, validated for types and bounds."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
     shape: list[Annotated[int, Field(ge=1, le=8192)]] = Field(min_length=3, max_length=4)
@@ -74,7 +74,7 @@ class _Packed(BaseModel):
     frames: str
 
     def unpacked(self) -> npt.NDArray[Any]:
-        """The frames; ValueError where they are more or fewer bytes than the shape says, or more than is allowed."""
+        """Decompress the frames; ValueError if their size does not match the shape or exceeds the limit."""
         dtype = np.dtype(self.dtype)
         size = math.prod(self.shape) * dtype.itemsize
         if size > FRAMES_BYTES:
@@ -87,10 +87,10 @@ class _Packed(BaseModel):
 
 
 def unpack_golden(text: str, manifest: Manifest, path: Path) -> GoldenClip:
-    """Read what ``pack_golden`` wrote.
+    """Parse the text written by ``pack_golden``.
 
     Raises:
-        ArtifactError: Damaged, larger than allowed, or made for another manifest.
+        ArtifactError: The text is damaged, larger than allowed, or was made for another manifest.
     """
     try:
         if len(text) > GOLDEN_BYTES:
@@ -110,16 +110,16 @@ def unpack_golden(text: str, manifest: Manifest, path: Path) -> GoldenClip:
 
 
 def _check_fits(packed: _Packed, manifest: Manifest) -> None:
-    """ValueError for frames, stamps or logits that cannot be what this model was given and gave."""
+    """Raise ValueError if frames, stamps or logits do not fit the model's inputs and outputs."""
     spec, (count, height, width, *colours) = manifest.preprocess, packed.shape
     if packed.dtype != manifest.dtype or colours != ([3] if spec.channels == 3 else []):
-        raise ValueError(f"it holds {packed.dtype} {tuple(packed.shape)} of a {manifest.dtype} model")
+        raise ValueError(f"it has {packed.dtype} frames {tuple(packed.shape)} for a {manifest.dtype} model")
     short, long = sorted((height, width))
     if long > _LONGEST_ASPECT * short:
         raise ValueError(f"its frames are {width}x{height} pixels")
     if count * spec.resize_px**2 * long / short > RESIZED_PIXELS:
         raise ValueError(f"{count} frames of {width}x{height} pixels, resized to {spec.resize_px}")
     if len(packed.stamps_ns) != count or any(b <= a for a, b in itertools.pairwise(packed.stamps_ns)):
-        raise ValueError(f"its stamps are not {count} increasing ones")
+        raise ValueError(f"its stamps are not {count} increasing numbers")
     if len(packed.logits) != len(manifest.labels):
         raise ValueError(f"{len(packed.logits)} logits for {len(manifest.labels)} labels")

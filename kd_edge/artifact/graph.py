@@ -1,6 +1,6 @@
-"""The ONNX graph of an artifact looked over before an engine reads it: it must be a network such as export writes.
+"""Check an artifact's ONNX graph before an engine reads it: it must be a network of the kind that export writes.
 
-What the file says of itself is hashed, not believed: who signs nothing can put anything behind right hashes.
+The hashes only detect damage: in an unsigned file, anyone can write any content with matching hashes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from kd_edge.artifact.wire import BYTES, FIXED, VARINT, Field, damaged, read_var
 from kd_edge.errors import ArtifactError, printable
 
 MOST_FIELDS = 200_000
-"""A graph of so many fields is no network: looking it over would take long."""
+"""Upper limit for the protobuf fields of a graph: no network has more, and checking them would take long."""
 OPERATORS = {
     *("Conv", "Gemm", "MatMul", "BatchNormalization"),
     *("Abs", "Exp", "Log", "Neg", "Sign", "Sqrt", "Tanh"),
@@ -35,9 +35,9 @@ OPERATORS = {
     ),
     *("Cast", "Constant", "DequantizeLinear", "Identity", "QuantizeLinear", "Unsqueeze"),
 }
-"""What exports are made of, and what computes no larger tensors than these: nothing that makes much out of a number."""
+"""The operators that exports use, and others whose outputs are no larger; none can turn a number into a huge tensor."""
 MOST_INTEGER, MOST_PADDING = 65_536, 64
-"""Largest integer of an attribute (groups, kernels, axes), and largest padding."""
+"""Largest allowed integer in an attribute (groups, kernels, axes), and largest allowed padding."""
 
 _Message = Literal["Model", "Graph", "Node", "Attribute", "Tensor"]
 _INNER: dict[tuple[_Message, int], _Message] = {
@@ -48,7 +48,7 @@ _INNER: dict[tuple[_Message, int], _Message] = {
     ("Attribute", 5): "Tensor",
     ("Attribute", 10): "Tensor",
 }
-"""By message and field number: what holds nodes and tensors, wherever they may stand."""
+"""Type of the inner message by outer message and field number, for all fields that can contain nodes or tensors."""
 _FOREIGN: dict[tuple[_Message, int], str] = {
     ("Model", 20): "carries a training graph",
     ("Model", 25): "carries functions of its own",
@@ -58,40 +58,40 @@ _FOREIGN: dict[tuple[_Message, int], str] = {
     ("Attribute", 22): "has sparse tensors",
     ("Attribute", 23): "has sparse tensors",
 }
-_INPUT, _OP_TYPE, _DOMAIN = 1, 4, 7  # of onnx.NodeProto
-_ATTRIBUTE_NAME, _INTEGER, _INTEGERS = 1, 3, 8  # of onnx.AttributeProto
-_DIMENSION, _TYPE, _NAME, _RAW, _EXTERNAL, _LOCATION = 1, 2, 8, 9, 13, 14  # of onnx.TensorProto
-_INT64 = 7  # number of a type, and of the field that holds such values one by one
+_INPUT, _OP_TYPE, _DOMAIN = 1, 4, 7  # fields of onnx.NodeProto
+_ATTRIBUTE_NAME, _INTEGER, _INTEGERS = 1, 3, 8  # fields of onnx.AttributeProto
+_DIMENSION, _TYPE, _NAME, _RAW, _EXTERNAL, _LOCATION = 1, 2, 8, 9, 13, 14  # fields of onnx.TensorProto
+_INT64 = 7  # both TensorProto.DataType.INT64 and the field number of int64_data
 _CONTENTS = (4, 5, 6, 7, 9, 10, 11)
 _PER_BYTE = 2
-"""Elements in a byte: of integers of 4 bits."""
+"""Most elements per byte, reached by 4-bit integers."""
 _ENDLESS = 1 << 63
 _NAME_BYTES = 100
 _DIMENSIONS_BYTES = _SHORT_BYTES = 200
 
 
 class _RefusedError(Exception):
-    """What is wrong with a graph that can be read."""
+    """A readable graph is refused; the message completes a sentence that begins with the file's name."""
 
 
 def check_graph(file: BinaryIO, end: int, path: Path) -> None:
-    """Refuse a graph that is more than a network.
+    """Refuse a graph that contains anything an exported network does not need.
 
-    Refused are tensors outside the file (no hash covers them, and they may be any file of the machine), operators that
-    no export writes, functions, training graphs, graphs inside nodes, tensors of more elements than they have bytes
-    for, and kernels and paddings of absurd size.
+    Refused are tensors outside the file (no hash covers them, and they may be any file on the machine), operators that
+    no export writes, functions, training graphs, graphs inside nodes, tensors with more elements than their bytes
+    can store, and kernels and paddings of absurd size.
 
     Args:
         file: The file.
-        end: Where its manifest begins.
-        path: Names it in errors.
+        end: Position at which the manifest begins.
+        path: Path of the file, for error messages.
 
     Raises:
-        ArtifactError: It is refused, or cannot be looked over.
+        ArtifactError: The graph is refused or unreadable.
     """
     try:
         inspection = _Inspection(file)
-        inspection.look("Model", 0, end)
+        inspection.check("Model", 0, end)
         inspection.check_paddings()
     except _RefusedError as error:
         raise ArtifactError(f"{path} {error}", "a network as kd-edge export writes it", "export it again") from error
@@ -100,23 +100,19 @@ def check_graph(file: BinaryIO, end: int, path: Path) -> None:
 
 
 class _Inspection:
-    """Looks over messages without keeping what is in them.
-
-    Args:
-        file: The file.
-    """
+    """Checks the graph's messages without keeping their contents in memory."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._left = MOST_FIELDS
-        self._paddings: set[str] = set()  # names of what says how much is padded
-        self._shortest: dict[str, int] = {}  # short lists of integers by name: the largest one
+        self._fields_left = MOST_FIELDS
+        self._paddings: set[str] = set()  # names of the tensors that hold the padding of Pad nodes
+        self._largest: dict[str, int] = {}  # largest absolute value of each short int64 tensor, by name
 
-    def look(self, message: _Message, start: int, end: int) -> None:
-        """Look over a message and those inside it, which lie five deep at most."""
+    def check(self, message: _Message, start: int, end: int) -> None:
+        """Check a message and the messages inside it, nested at most five deep."""
         for field in self._walk(start, end):
-            if (what := _FOREIGN.get((message, field.number))) is not None:
-                raise _RefusedError(what)
+            if (fault := _FOREIGN.get((message, field.number))) is not None:
+                raise _RefusedError(fault)
             begin = self._file.tell()
             if field.wire != BYTES or (inner := _INNER.get((message, field.number))) is None:
                 continue
@@ -127,20 +123,20 @@ class _Inspection:
                 self._check_node(begin, begin + field.value)
             elif inner == "Attribute":
                 self._check_attribute(begin, begin + field.value)
-            self.look(inner, begin, begin + field.value)
+            self.check(inner, begin, begin + field.value)
 
     def _walk(self, start: int, end: int) -> Iterator[Field]:
         for field in walk(self._file, start, end):
-            self._left -= 1
-            if self._left < 0:
+            self._fields_left -= 1
+            if self._fields_left < 0:
                 raise ValueError(f"more than {MOST_FIELDS:,} fields")
             yield field
 
     def check_paddings(self) -> None:
-        """Make sure, at the end, that what is padded is padded by little, which only stored integers tell."""
+        """Check, after the whole graph was read, that every Pad node pads by a stored tensor of small integers."""
         for name in self._paddings:
-            if self._shortest.get(name, _ENDLESS) > MOST_PADDING:
-                raise _RefusedError(f"pads by '{printable(name)}', which is no short list of small numbers")
+            if self._largest.get(name, _ENDLESS) > MOST_PADDING:
+                raise _RefusedError(f"pads by '{printable(name)}', which is not a short list of small numbers")
 
     def _check_node(self, start: int, end: int) -> None:
         inputs: list[str] = []
@@ -161,7 +157,7 @@ class _Inspection:
             self._paddings.add(inputs[1] if len(inputs) > 1 else "")
 
     def _check_tensor(self, start: int, end: int, *, is_stored: bool) -> None:
-        """As many elements as there are bytes for, all of them in the file."""
+        """Check that a tensor's elements fit into its bytes and that all of them are in the file."""
         elements, content, kind, name = 1, 0, 0, ""
         values: list[int] = []
         for field in self._walk(start, end):
@@ -181,9 +177,8 @@ class _Inspection:
             raise _RefusedError(f"has a tensor of {elements:,} elements in {content:,} bytes")
         if is_stored and kind == _INT64 and content <= _SHORT_BYTES:
             largest = max((abs(_signed(value)) for value in values), default=0)
-            self._shortest[name] = (
-                largest if name not in self._shortest else _ENDLESS
-            )  # of two of a name neither counts
+            # A name that occurs twice is ambiguous, so neither tensor is accepted as a padding.
+            self._largest[name] = largest if name not in self._largest else _ENDLESS
 
     def _values(self, field: Field) -> list[int]:
         if field.number != _RAW or field.wire != BYTES:
@@ -192,7 +187,7 @@ class _Inspection:
         return [int.from_bytes(raw[at : at + 8], "little") for at in range(0, len(raw), 8)]
 
     def _check_attribute(self, start: int, end: int) -> None:
-        """Small integers, the smallest for what a picture is padded by: its size is not in the file."""
+        """Check that integers are small; the limit is lowest for ``pads``, as the image size is not in the file."""
         name, values = "", list[int]()
         for field in self._walk(start, end):
             if field.number == _ATTRIBUTE_NAME and field.wire == BYTES:
@@ -207,11 +202,11 @@ class _Inspection:
     def _product(self, field: Field) -> int:
         product = 1
         for value in self._integers(field):
-            product = min(product * value, _ENDLESS)  # a negative one is very large here
+            product = min(product * value, _ENDLESS)  # a negative value, read as unsigned, is very large
         return product
 
     def _integers(self, field: Field) -> list[int]:
-        """The integers of a repeated field: one by one, or packed."""
+        """Return the integers of a repeated field, which may be packed."""
         if field.wire == VARINT:
             return [field.value]
         if field.wire != BYTES or field.value > _DIMENSIONS_BYTES:
@@ -227,5 +222,5 @@ def _varints(content: bytes) -> list[int]:
 
 
 def _signed(value: int) -> int:
-    """A 64-bit integer as it was meant."""
+    """Interpret an unsigned 64-bit integer as two's complement."""
     return value - (1 << 64) if value >> 63 else value

@@ -1,4 +1,4 @@
-"""What an artifact says of itself: labels, preprocessing, window, states, figures."""
+"""The manifest of an artifact: labels, preprocessing, window, states and figures."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ GOLDEN_KEY = "kd_edge_golden"
 
 
 GOLDEN_BYTES = 400_000
-"""The golden clip takes at most this many bytes of the file."""
+"""Upper limit for the size of the golden clip in the file, in bytes."""
 
 
 MANIFEST_BYTES = 4_000_000
-"""The manifest takes at most this many bytes of the file."""
+"""Upper limit for the size of the manifest in the file, in bytes."""
 
 
 SOURCE_BYTES = 256_000_000
-"""A model whose arrays take more memory than this for one source is refused before any is made."""
+"""A model whose arrays take more memory than this per source is refused before any array is allocated."""
 
 
 _FAULT_CHARACTERS = 200
 _ROWS_PER_SPACING, _ROWS_PER_HISTORY = 33, 19
-"""Features and planes that a stream keeps at most (``kd_edge.runtime.memory``)."""
+"""Upper limits for the features and planes that a stream keeps (``kd_edge.runtime.memory``)."""
 
 
 UNCALIBRATED = (
     "uncalibrated: no recordings were held out to fit temperature and unknown threshold; a confidence may be far off"
 )
-"""What is said of a model whose ``calibrated_on`` is empty."""
+"""The warning for a model whose ``calibrated_on`` is empty."""
 
 
 class ForeignFileError(ArtifactError):
-    """Not a file of kd-edge at all: not ONNX, or without a manifest."""
+    """The file was not written by kd-edge: it is not ONNX, or has no manifest."""
 
 
 Band = Literal["nir", "lwir", "depth", "rgb"]
@@ -55,20 +55,20 @@ Precision = Literal["fp32", "fp16", "int8", "int8-tensorrt"]
 """Arithmetic inside a graph; its inputs and outputs are float32 in every precision."""
 
 
-def _shown_as_it_is(label: str) -> str:
+def _printable_label(label: str) -> str:
     if not label.strip():
         raise ValueError("a label is blank")
     if label != printable(label):
-        raise ValueError("a label holds control characters")
+        raise ValueError("a label contains control characters")
     return label
 
 
-Label = Annotated[str, Field(max_length=200), AfterValidator(_shown_as_it_is)]
-"""The name of an action: not blank, and nothing in it that steers a terminal."""
+Label = Annotated[str, Field(max_length=200), AfterValidator(_printable_label)]
+"""The name of an action: not blank and without control characters, which could steer a terminal."""
 
 
 def fault(error: Exception) -> str:
-    """What is wrong with a text of an artifact, in a few words: of many faults the first."""
+    """Describe briefly why a text in an artifact is invalid: the first fault if there are several."""
     if not isinstance(error, ValidationError):
         return reason(error)
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
@@ -76,18 +76,20 @@ def fault(error: Exception) -> str:
 
 
 class StageFigures(BaseModel):
-    """One stage of an export on the same clips: the trained model, or an engine with the graph of a precision.
+    """Figures of one stage of an export: the trained model, or an engine running the graph in one precision.
+
+    All stages are measured on the same clips.
 
     Attributes:
-        stage: ``torch``, ``onnx`` (the float32 graph), a precision, or what the artifact carries for another engine.
-        engine: What ran it, with its version.
-        max_abs_error: Largest difference of a logit from the trained model's; infinite when one is not finite.
-        relative_error: Norm of all differences by the norm of the trained model's logits.
-        flips: Clips whose class differs from the stage before.
-        accuracy: Share of clips whose class is right.
+        stage: ``torch``, ``onnx`` (the float32 graph), a precision, or the name of an attachment for another engine.
+        engine: Name and version of the engine that ran the stage.
+        max_abs_error: Largest difference of a logit from the trained model's; infinite if a logit is not finite.
+        relative_error: Norm of all differences divided by the norm of the trained model's logits.
+        flips: Number of clips whose class differs from the previous stage.
+        accuracy: Share of clips classified correctly.
         macro_f1: See ``kd_edge.metrics.macro_f1``.
         per_class: Recall of each class, in the order of the labels; None for a class without a clip.
-        ece: Calibration error, 15 bins, at the manifest's temperature.
+        ece: Expected calibration error, 15 bins, at the manifest's temperature.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=True)
@@ -103,17 +105,20 @@ class StageFigures(BaseModel):
 
 
 class StreamFigures(BaseModel):
-    """The shipped graph against the float32 one, frame by frame of a stream.
+    """The shipped graph compared with the float32 graph, frame by frame over a stream.
 
-    Intervals are of 95 %, by whole clips drawn with replacement; the agreement's is at least as wide as Wilson's over
-    the frames taken as independent, so that it has a width where nothing differs. The change's has none there.
+    Intervals are 95 % bootstrap intervals over whole clips. The interval of the agreement is at least as wide as
+    Wilson's over the frames taken as independent, so that it has a width even if no frame differs; the interval of
+    the accuracy change has none in that case.
 
     Attributes:
-        clips: Clips that were joined into streams.
-        frames: Frames with a label.
-        agreement: Share of frames with the same class, and its interval.
-        accuracy: Share of frames with the right class, of the shipped graph.
-        accuracy_change: Accuracy less that of the float32 graph, and its interval.
+        clips: Number of clips that were joined into streams.
+        frames: Number of frames with a label.
+        agreement: Share of frames with the same class.
+        agreement_interval: Interval of the agreement.
+        accuracy: Share of frames that the shipped graph classifies correctly.
+        accuracy_change: Accuracy of the shipped graph minus that of the float32 graph.
+        accuracy_change_interval: Interval of the accuracy change.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -130,13 +135,13 @@ class Parity(BaseModel):
     """How closely the exported graph reproduced the torch model on real frames.
 
     Attributes:
-        max_abs_error: Largest difference of a logit, of the last stage.
-        argmax_agreement: Share of clips with the trained model's class, of the last stage.
-        clips: Clips that were compared.
-        tolerance: What ``max_abs_error`` was held to.
-        side: Whose clips they are.
-        stages: From the trained model to what ships.
-        stream: Frame by frame; None of float32 graphs and of clip graphs.
+        max_abs_error: Largest difference of a logit in the last stage.
+        argmax_agreement: Share of clips for which the last stage predicts the trained model's class.
+        clips: Number of clips compared.
+        tolerance: Limit applied to ``max_abs_error``.
+        side: Description of the clips, for example ``test clips``.
+        stages: All stages from the trained model to the shipped graph.
+        stream: Frame-by-frame comparison; None for float32 graphs and clip graphs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -150,13 +155,13 @@ class Parity(BaseModel):
 
 
 class ActivationRanges(BaseModel):
-    """Where the ranges of quantised activations come from.
+    """The calibration data behind the ranges of quantised activations.
 
     Attributes:
-        side: Whose clips.
-        clips: Their ids.
-        frames: Frames of them that ran through the network.
-        method: How a range was made of what was seen.
+        side: Description of the calibration clips, for example ``training clips``.
+        clips: Ids of the calibration clips.
+        frames: Number of their frames that ran through the network.
+        method: How a range was derived from the observed activations.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -167,10 +172,12 @@ class ActivationRanges(BaseModel):
 
 
 class StateSpec(BaseModel):
-    """A recurrent tensor of the step, the i-th as ``state_in_i`` and ``state_out_i``; zeros before the first frame.
+    """A recurrent tensor of the step.
+
+    The i-th is input ``state_in_i`` and output ``state_out_i``; it is zero before the first frame.
 
     Attributes:
-        name: Module path of the layer that carries it.
+        name: Module path of the layer that owns the state.
         shape: Shape of the tensor without the batch axis.
     """
 
@@ -183,20 +190,20 @@ class AddedClass(BaseModel):
     """A class that was added to a finished artifact (``kd-edge adapt``).
 
     Attributes:
-        label: Its name, one of the last of the labels.
-        parent_sha256: ``sha256`` of the artifact that it was added to.
-        clips: Recordings it was fitted on.
-        shorter: Recordings that were left out, as shorter than a window.
-        empty: Recordings that were left out, as there was nothing to see.
-        windows: Windows of them.
-        accuracy: Share of these recordings that are named right by what was fitted without them.
-        folds: What was left out in turn: ``clips`` or ``subjects``.
-        nearest: The class that is told apart from it worst.
-        separation: By how many standard deviations of each side both lie apart from the limit between them.
-        familiar: Share of windows that are familiar by a mean fitted without them; None where the model knows none.
+        label: Name of the class, at the end of the labels.
+        parent_sha256: ``sha256`` of the artifact that the class was added to.
+        clips: Number of recordings the class was fitted on.
+        shorter: Number of recordings left out because they are shorter than a window.
+        empty: Number of recordings left out because they show nothing.
+        windows: Number of windows in the fitted recordings.
+        accuracy: Cross-validated share of these recordings that are classified correctly.
+        folds: Unit left out in each fold: ``clips`` or ``subjects``.
+        nearest: The class that is hardest to distinguish from this one.
+        separation: Distance of both classes from the boundary between them, in standard deviations of each side.
+        familiar: Cross-validated share of windows recognised as familiar; None if the model has no reference.
         healthy: Share of windows whose pictures are like those of the training.
-        kept_clips: Recordings of the other classes that it was proved on.
-        kept_accuracy: Share of these named right before and after; None without any.
+        kept_clips: Number of recordings of the other classes used to check that these are still recognised.
+        kept_accuracy: Share of those recordings classified correctly, before and after; None if there are none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -217,7 +224,7 @@ class AddedClass(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a robot must know to run the graph.
+    """Everything a robot needs to know to run the graph.
 
     Attributes:
         dtype: Pixel type of the camera's frames.
@@ -227,24 +234,24 @@ class Manifest(BaseModel):
         clip_seconds: Length of the window; segments lie ``clip_seconds / segments`` apart.
         feature_size: Length D of one frame's feature.
         temporal: Kind of the temporal model.
-        states: What one step hands to the next inside the backbone, one segment spacing later; empty for most kinds.
-        graph: ``step`` (one new frame per run), ``clip`` (T frames per run) or ``backbone`` (a frame to its feature,
-            what a benchmark compares a step with).
+        states: Tensors that one step passes to the step one segment spacing later; empty for most temporal models.
+        graph: ``step`` (one new frame per run), ``clip`` (T frames per run) or ``backbone`` (one frame to its feature,
+            the baseline that a benchmark compares a step with).
         precision: Arithmetic inside the graph.
-        kept_float32: Nodes of a lower precision that stayed in float32, and why.
-        ranges: Where the ranges of quantised activations come from; None of a graph without any.
-        temperature: Divides the logits before the softmax.
-        unknown_threshold: Confidence below it makes the label ``unknown``.
-        calibrated_on: Whose clips temperature and threshold were fitted on; empty when they were not: confidences are
-            then what the network happens to say.
-        dataset: Settings of the data set it was trained on, so that ``kd-edge evaluate`` finds it; no folders.
-        split: Name of the data set's split that it was trained on.
-        health: What pictures must be like to be judged; None judges none.
-        familiar: What features of familiar windows are like; None takes any.
-        segment_error_ms: How far frames of the training recordings lay from their segments' moments at worst, in three
-            of four recordings: gaps as uneven as theirs are what the model knows. 0 says nothing.
-        added: Classes added since it was trained, the last of the labels in their order; figures of the training
-            (``accuracy``, ``parity``) are of the others.
+        kept_float32: Nodes of a lower-precision graph that stayed in float32, with the reason for each.
+        ranges: Origin of the ranges of quantised activations; None for a graph without quantisation.
+        temperature: Divisor of the logits before the softmax.
+        unknown_threshold: Confidence below which the label is ``unknown``.
+        calibrated_on: Description of the clips that temperature and threshold were fitted on; empty if they were not
+            fitted, in which case confidences are uncalibrated.
+        dataset: Settings of the training data set, which ``kd-edge evaluate`` uses to open it; without folders.
+        split: Name of the data set's split used for training.
+        health: Bounds on the pictures that are accepted; None accepts all pictures.
+        familiar: Reference features of familiar windows; None accepts all windows.
+        segment_error_ms: Upper quartile, over the training recordings, of the largest distance between a frame and its
+            segment's moment: the model is used to gaps as uneven as that. 0 means unknown.
+        added: Classes added after training, in the order of the labels, of which they are the last. The figures of the
+            training (``accuracy``, ``parity``) refer to the other classes.
         sha256: SHA-256 (hex) of all bytes before the manifest entry.
         manifest_sha256: SHA-256 (hex) of this manifest as JSON with an empty ``manifest_sha256``.
     """
@@ -289,7 +296,7 @@ class Manifest(BaseModel):
     def _consistent(self) -> Manifest:
         if len(set(self.labels)) < len(self.labels):
             raise ValueError("two labels are the same")
-        if tuple(one.label for one in self.added) != self.labels[len(self.trained_labels) :]:
+        if tuple(added.label for added in self.added) != self.labels[len(self.trained_labels) :]:
             raise ValueError("the added classes are not the last of the labels")
         if not self.value_range[0] < self.value_range[1]:
             raise ValueError(f"value_range {self.value_range} must increase")
@@ -303,12 +310,12 @@ class Manifest(BaseModel):
 
     @property
     def trained_labels(self) -> tuple[str, ...]:
-        """The labels that the student was trained with."""
+        """The labels that the student was trained on."""
         return self.labels[: max(0, len(self.labels) - len(self.added))]
 
     @property
     def source_bytes(self) -> int:
-        """Memory that one source takes at most: what the graph reads and writes, kept features and kept planes."""
+        """Largest memory per source in bytes: the graph's inputs and outputs, kept features and kept planes."""
         spec = self.preprocess
         network_input = spec.input_channels * spec.input_px**2 * (self.segments if self.graph == "clip" else 1)
         states = sum(math.prod(state.shape) for state in self.states)
@@ -317,7 +324,7 @@ class Manifest(BaseModel):
         return 4 * (network_input + 3 * states + features + planes)
 
     def own_hash(self) -> str:
-        """What ``manifest_sha256`` must be."""
+        """Compute the expected ``manifest_sha256``."""
         bare = self.model_copy(update={"manifest_sha256": ""})
         return hashlib.sha256(bare.model_dump_json().encode()).hexdigest()
 

@@ -1,8 +1,8 @@
-"""Who made a file: signatures in the format of the OpenSSF Model Signing specification v1.0, with a key, offline.
+"""Key-based, offline signatures in the format of the OpenSSF Model Signing specification v1.0.
 
-A signature is a Sigstore bundle (JSON) around a DSSE envelope around an in-toto statement that names the file's
-SHA-256; the key is of the curve P-256. One that is stored in an artifact covers all bytes before it; one that is
-written beside it covers the file as it lies there, and the reference tool ``model_signing verify key`` checks it.
+A signature is a Sigstore bundle (JSON) with a DSSE envelope around an in-toto statement that names the file's SHA-256;
+the key is on the curve P-256. A signature inside an artifact covers all bytes before it. A detached signature covers
+the whole file, and the reference tool ``model_signing verify key`` can verify it.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from kd_edge.reading import is_file, read_bytes, read_json
 log = logging.getLogger("kd_edge.artifact")
 
 BUNDLE_BYTES = 64_000
-"""A bundle of one file takes 1.2 kB."""
+"""Upper limit for the size of a bundle; the bundle of one file takes 1.2 kB."""
 KEY_BYTES = 64_000
 MOST_KEYS = 256
 REVOKED = "revoked"
-"""Folder beside public keys: what is signed with one of those in it is refused."""
+"""Folder next to the public keys; files signed with a key in it are refused."""
 
 _BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 _PAYLOAD = "application/vnd.in-toto+json"
 _STATEMENT = "https://in-toto.io/Statement/v1"
 _PREDICATE = "https://model_signing/signature/v1.0"
 _WHOLE_FILE = "."
-"""Name of the only resource of a model that is one file."""
+"""Name of the only resource of a single-file model."""
 _OPEN = ConfigDict(extra="ignore", frozen=True)  # the specification may gain fields
 
 
@@ -111,12 +111,12 @@ class _Statement(BaseModel):
 
 
 class PublicKey(NamedTuple):
-    """A key that signatures are checked with.
+    """A key for verifying signatures.
 
     Attributes:
-        fingerprint: SHA-256 of its PEM text, which a bundle names.
-        path: Where it was read from.
-        key: What ``cryptography`` made of it.
+        fingerprint: SHA-256 of its PEM text; a bundle refers to its key by this value.
+        path: The file it was read from.
+        key: The key object of ``cryptography``.
     """
 
     fingerprint: str
@@ -125,42 +125,43 @@ class PublicKey(NamedTuple):
 
 
 class Trust:
-    """Whose signatures count.
+    """The public keys whose signatures are accepted.
 
     Args:
-        paths: Public keys in PEM, or folders of them (``*.pem``, ``*.pub``). What is signed with a key in a folder
-            ``revoked`` beside them is refused.
+        paths: Public keys in PEM, or folders of them (``*.pem``, ``*.pub``). Files signed with a key in the folder
+            ``revoked`` next to the keys are refused.
 
     Raises:
-        ConfigError: There is no key, or what is there is none of the curve P-256.
+        ConfigError: There is no key, or a key is not on the curve P-256.
         MissingExtraError: ``cryptography`` is not installed.
     """
 
     def __init__(self, *paths: Path | str) -> None:
         if "" in paths:
-            raise _no_key("an empty name of a key", "a public key in PEM, or a folder of them")
-        given = [Path(path) for path in paths]
-        self._keys = _keys([file for path in given for file in _files(path)])
-        folders = dict.fromkeys(path if _is_folder(path) else path.parent for path in given)
-        self._revoked = _keys([file for folder in folders for file in _revoked(folder / REVOKED)])
+            raise _key_error("an empty key path", "a public key in PEM, or a folder of them")
+        locations = [Path(path) for path in paths]
+        self._keys = _load_keys([file for path in locations for file in _key_files(path)])
+        folders = dict.fromkeys(path if _is_folder(path) else path.parent for path in locations)
+        self._revoked = _load_keys([file for folder in folders for file in _revoked_files(folder / REVOKED)])
 
     def knows(self, fingerprint: str) -> bool:
-        """Whether a key is one of those that count."""
+        """Whether a key is trusted and not revoked."""
         return fingerprint in self._keys and fingerprint not in self._revoked
 
     def check(self, bundle: bytes, sha256: str, what: str) -> PublicKey:
-        """Check a signature.
+        """Verify a signature.
 
         Args:
             bundle: The Sigstore bundle.
-            sha256: Hash of what it must cover.
-            what: Names the file in errors.
+            sha256: Hash of the bytes that the signature must cover.
+            what: Name of the file, for error messages.
 
         Returns:
-            The key that it was made with.
+            The key that made the signature.
 
         Raises:
-            ArtifactError: It is by another or a revoked key, does not cover these bytes, or is no signature.
+            ArtifactError: The signature is invalid, does not cover these bytes, or was made with an unknown or revoked
+                key.
         """
         try:
             parsed = _Bundle.model_validate(read_json(bundle.decode()))
@@ -168,17 +169,21 @@ class Trust:
             payload = base64.b64decode(parsed.dsseEnvelope.payload, validate=True)
             signature = base64.b64decode(parsed.dsseEnvelope.signatures[0].sig, validate=True)
         except (ValueError, binascii.Error) as error:
-            raise _unsigned(f"{what} has a signature that cannot be read", "a Sigstore bundle v0.3 by a key") from error
+            raise _signature_error(
+                f"{what} has a signature that cannot be read", "a Sigstore bundle v0.3 signed with a key"
+            ) from error
         if hint in self._revoked:
             by = f"the key {hint[:16]} ({self._revoked[hint].path.name})"
-            raise _unsigned(f"{what} is signed with {by}, which was revoked", "a key that is valid")
+            raise _signature_error(f"{what} is signed with {by}, which was revoked", "a valid key")
         if hint not in self._keys:
             known = ", ".join(f"{key.fingerprint[:16]} ({key.path.name})" for key in self._keys.values())
-            raise _unsigned(f"{what} is signed with the key {hint[:16]}", f"one of {known}")
-        if not _is_by(self._keys[hint].key, signature, pae(payload)):
-            raise _unsigned(f"{what} has a signature that is not by the key it names", f"one by {hint[:16]}")
-        if (fault := _fault(payload, sha256)) is not None:
-            raise _unsigned(f"{what} {fault}", "the file that was signed")
+            raise _signature_error(f"{what} is signed with the key {hint[:16]}", f"one of {known}")
+        if not _is_valid(self._keys[hint].key, signature, pae(payload)):
+            raise _signature_error(
+                f"{what} has a signature that was not made with the key it names", f"one by {hint[:16]}"
+            )
+        if (fault := _statement_fault(payload, sha256)) is not None:
+            raise _signature_error(f"{what} {fault}", "the file that was signed")
         return self._keys[hint]
 
 
@@ -186,10 +191,10 @@ class SigningKey:
     """A private key.
 
     Args:
-        path: In PEM, not encrypted, of the curve P-256.
+        path: File with an unencrypted PEM key on the curve P-256.
 
     Raises:
-        ConfigError: It is something else, or cannot be read.
+        ConfigError: The file is not such a key, or cannot be read.
         MissingExtraError: ``cryptography`` is not installed.
     """
 
@@ -200,13 +205,13 @@ class SigningKey:
             self._key: Any = serialization.load_pem_private_key(content, password=None)
         except TypeError as error:
             fix = "openssl ec -in KEY -out PLAIN"
-            raise _no_key(f"{path} is encrypted", "a private key without a password", fix) from error
-        except Exception as error:  # cryptography has many
+            raise _key_error(f"{path} is encrypted", "a private key without a password", fix) from error
+        except Exception as error:  # cryptography raises many types
             found = "a public key" if b"BEGIN PUBLIC KEY" in content else "no private key in PEM"
-            raise _no_key(f"{path} is {found}", "the private key") from error
+            raise _key_error(f"{path} is {found}", "the private key") from error
         _check_curve(self._key, path)
         if path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
-            log.warning("%s can be read by other users: chmod 600 it", path)
+            log.warning("%s can be read by other users: run chmod 600 on it", path)
 
     @property
     def fingerprint(self) -> str:
@@ -217,8 +222,8 @@ class SigningKey:
         """Sign a file.
 
         Args:
-            sha256: Its hash.
-            name: Its name, for people.
+            sha256: Hash of the file.
+            name: Name of the file, for readers of the bundle.
 
         Returns:
             A Sigstore bundle.
@@ -227,7 +232,7 @@ class SigningKey:
         envelope = {
             "payload": base64.b64encode(payload).decode(),
             "payloadType": _PAYLOAD,
-            "signatures": [{"sig": base64.b64encode(_signed(self._key, pae(payload))).decode(), "keyid": ""}],
+            "signatures": [{"sig": base64.b64encode(_sign_bytes(self._key, pae(payload))).decode(), "keyid": ""}],
         }
         material = {"publicKey": {"hint": self.fingerprint}, "tlogEntries": []}
         bundle = {"mediaType": _BUNDLE, "verificationMaterial": material, "dsseEnvelope": envelope}
@@ -235,23 +240,25 @@ class SigningKey:
 
 
 def new_keys(path: Path) -> Path:
-    """Make a key pair: ``path`` for its owner alone, the public key beside it as ``.pub``.
+    """Create a key pair: the private key in ``path``, readable by its owner only, the public key next to it (``.pub``).
 
     Returns:
-        The public key's path.
+        Path of the public key.
 
     Raises:
-        ConfigError: One of the files is there already, or cannot be written.
+        ConfigError: One of the files exists already, or cannot be written.
         MissingExtraError: ``cryptography`` is not installed.
     """
     serialization = import_extra("cryptography.hazmat.primitives.serialization", "sign")
     curves = import_extra("cryptography.hazmat.primitives.asymmetric.ec", "sign")
     public = path.with_suffix(".pub")
     if public == path:
-        raise _no_key(f"{path} is a public key's name", "another suffix than .pub", "kd-edge sign --new-key robot.key")
-    for each in (path, public):
-        if each.exists():
-            raise _no_key(f"{each} is there already", "a new name", "choose another one")
+        raise _key_error(
+            f"{path} has the suffix of a public key", "a suffix other than .pub", "kd-edge sign --new-key robot.key"
+        )
+    for target in (path, public):
+        if target.exists():
+            raise _key_error(f"{target} exists already", "a new name", "choose another one")
     key = curves.generate_private_key(curves.SECP256R1())
     pem, encoding = serialization.PrivateFormat.PKCS8, serialization.Encoding.PEM
     private = key.private_bytes(encoding, pem, serialization.NoEncryption())
@@ -260,21 +267,21 @@ def new_keys(path: Path) -> Path:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(private)
     except OSError as error:
-        raise _no_key(f"{path} cannot be written ({error.strerror})", "a writable folder") from error
+        raise _key_error(f"{path} cannot be written ({error.strerror})", "a writable folder") from error
     with replacing(public, ConfigError) as file:
         file.write(_pem(key.public_key()))
     return public
 
 
 def pae(payload: bytes) -> bytes:
-    """What a DSSE envelope's signature covers: its type and its payload, with their lengths."""
+    """Return the bytes that a DSSE envelope's signature covers: payload type and payload, with their lengths."""
     return b"DSSEv1 %d %s %d %s" % (len(_PAYLOAD), _PAYLOAD.encode(), len(payload), payload)
 
 
 def _statement(sha256: str, name: str) -> dict[str, Any]:
     return {
         "_type": _STATEMENT,
-        "subject": [{"name": name, "digest": {"sha256": _root(sha256)}}],
+        "subject": [{"name": name, "digest": {"sha256": _root_hash(sha256)}}],
         "predicateType": _PREDICATE,
         "predicate": {
             "serialization": {"method": "files", "hash_type": "sha256", "allow_symlinks": False, "ignore_paths": []},
@@ -283,26 +290,26 @@ def _statement(sha256: str, name: str) -> dict[str, Any]:
     }
 
 
-def _root(sha256: str) -> str:
-    """The hash over the hashes of all resources, of which there is one."""
+def _root_hash(sha256: str) -> str:
+    """Hash of the concatenated hashes of all resources, of which there is one."""
     return hashlib.sha256(bytes.fromhex(sha256)).hexdigest()
 
 
-def _fault(payload: bytes, sha256: str) -> str | None:
-    """What is wrong with a statement about bytes of this hash."""
+def _statement_fault(payload: bytes, sha256: str) -> str | None:
+    """Describe why a statement does not attest the given hash; None if it does."""
     try:
         statement = _Statement.model_validate(read_json(payload.decode()))
     except ValueError:
-        return "has a signature of something else than one file (Model Signing v1.0)"
+        return "has a signature that does not cover a single file (Model Signing v1.0)"
     (resource,), (subject,) = statement.predicate.resources, statement.subject
     if resource.name != _WHOLE_FILE:
         return f"has a signature of the file '{printable(resource.name[:100])}' in a folder"
-    if subject.digest.sha256 != _root(resource.digest):
+    if subject.digest.sha256 != _root_hash(resource.digest):
         return "has a signature that contradicts itself"
     return None if resource.digest == sha256 else "has changed since it was signed"
 
 
-def _is_by(key: Any, signature: bytes, content: bytes) -> bool:
+def _is_valid(key: Any, signature: bytes, content: bytes) -> bool:
     ec = import_extra("cryptography.hazmat.primitives.asymmetric.ec", "sign")
     hashes = import_extra("cryptography.hazmat.primitives.hashes", "sign")
     invalid = import_extra("cryptography.exceptions", "sign").InvalidSignature
@@ -313,7 +320,7 @@ def _is_by(key: Any, signature: bytes, content: bytes) -> bool:
     return True
 
 
-def _signed(key: Any, content: bytes) -> bytes:
+def _sign_bytes(key: Any, content: bytes) -> bytes:
     ec = import_extra("cryptography.hazmat.primitives.asymmetric.ec", "sign")
     hashes = import_extra("cryptography.hazmat.primitives.hashes", "sign")
     signature: bytes = key.sign(content, ec.ECDSA(hashes.SHA256()))
@@ -321,41 +328,41 @@ def _signed(key: Any, content: bytes) -> bytes:
 
 
 def _is_folder(path: Path) -> bool:
-    return os.path.isdir(path)  # noqa: PTH112 - never raises, whatever is typed
+    return os.path.isdir(path)  # noqa: PTH112 - never raises, for any input
 
 
-def _revoked(folder: Path) -> list[Path]:
-    """Everything in a folder of revoked keys: what is no key there is an error, not a key that counts."""
+def _revoked_files(folder: Path) -> list[Path]:
+    """All files in a folder of revoked keys: a file that is not a key is an error there, never ignored."""
     try:
         return sorted(folder.iterdir())[:MOST_KEYS]
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise _no_key(f"{folder} cannot be read ({error.strerror})", "a folder of revoked keys") from error
+        raise _key_error(f"{folder} cannot be read ({error.strerror})", "a folder of revoked keys") from error
 
 
-def _files(path: Path) -> list[Path]:
+def _key_files(path: Path) -> list[Path]:
     if not _is_folder(path):
         return [path]
     try:
         files = sorted(file for file in path.iterdir() if file.suffix in (".pem", ".pub") and is_file(file))
     except OSError as error:
-        raise _no_key(f"{path} cannot be read ({error.strerror})", "a folder of public keys") from error
+        raise _key_error(f"{path} cannot be read ({error.strerror})", "a folder of public keys") from error
     if not 0 < len(files) <= MOST_KEYS:
-        raise _no_key(f"{path} holds {len(files)} keys", f"1 to {MOST_KEYS} public keys (*.pem, *.pub)")
+        raise _key_error(f"{path} contains {len(files)} keys", f"1 to {MOST_KEYS} public keys (*.pem, *.pub)")
     return files
 
 
-def _keys(files: Sequence[Path]) -> dict[str, PublicKey]:
+def _load_keys(files: Sequence[Path]) -> dict[str, PublicKey]:
     serialization = import_extra("cryptography.hazmat.primitives.serialization", "sign")
     keys = {}
     for path in files:
         content = _read_key(path)
         try:
             key = serialization.load_pem_public_key(content)
-        except Exception as error:  # cryptography has many
+        except Exception as error:  # cryptography raises many types
             found = "a private key" if b"PRIVATE KEY" in content else "no public key in PEM"
-            raise _no_key(f"{path} is {found}", "the public key: a robot needs no other") from error
+            raise _key_error(f"{path} is {found}", "the public key: a robot needs no private key") from error
         _check_curve(key, path)
         fingerprint = _fingerprint(key)
         keys[fingerprint] = PublicKey(fingerprint, path, key)
@@ -366,13 +373,13 @@ def _read_key(path: Path) -> bytes:
     try:
         return read_bytes(path, KEY_BYTES)
     except OSError as error:
-        raise _no_key(f"{path} cannot be read ({error.strerror})", "a key in PEM") from error
+        raise _key_error(f"{path} cannot be read ({error.strerror})", "a key in PEM") from error
 
 
 def _check_curve(key: Any, path: Path) -> None:
     curve = getattr(getattr(key, "curve", None), "name", type(key).__name__.strip("_"))
     if curve != "secp256r1":
-        raise _no_key(f"{path} is a key of {curve}", "an elliptic-curve key of P-256 (prime256v1)")
+        raise _key_error(f"{path} is a {curve} key", "an elliptic-curve key on P-256 (prime256v1)")
 
 
 def _fingerprint(key: Any) -> str:
@@ -386,9 +393,9 @@ def _pem(key: Any) -> bytes:
     return content
 
 
-def _no_key(found: str, expected: str, fix: str = "kd-edge sign --new-key robot.key makes a pair") -> ConfigError:
+def _key_error(found: str, expected: str, fix: str = "create a pair: kd-edge sign --new-key robot.key") -> ConfigError:
     return ConfigError(found, expected, fix)
 
 
-def _unsigned(found: str, expected: str) -> ArtifactError:
-    return ArtifactError(found, expected, "get the file from who signs for this robot, or correct --trust")
+def _signature_error(found: str, expected: str) -> ArtifactError:
+    return ArtifactError(found, expected, "get the file from whoever signs for this robot, or correct --trust")

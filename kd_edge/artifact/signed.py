@@ -1,4 +1,4 @@
-"""Find the signature of an artifact, in it or beside it, and check it."""
+"""Find the signature of an artifact, inside the file or next to it, and verify it."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from kd_edge.reading import read_bytes
 
 
 def beside(path: Path) -> Path:
-    """Where a signature beside a file is looked for."""
+    """Return the path of a file's detached signature (``.sig``)."""
     return path.with_name(f"{path.name}.sig")
 
 
 def signer(file: BinaryIO, path: Path, trust: Trust) -> tuple[str, dict[int, str]]:
-    """Check a file's signature.
+    """Verify a file's signature.
 
     Returns:
-        Fingerprint of the trusted key that it was signed with, and hashes of the file up to some positions.
+        Fingerprint of the trusted key that signed the file, and hashes of the file up to the positions read (see
+        ``sha256s``).
     """
     ends = wire.ends(file, path)
     if ends.signature is None:
-        bundle = _signature_beside(path)
+        bundle = _read_detached(path)
     elif ends.signature.length > BUNDLE_BYTES:
         raise wire.damaged(path, f"its signature has {ends.signature.length:,} bytes")
     else:
@@ -35,12 +36,12 @@ def signer(file: BinaryIO, path: Path, trust: Trust) -> tuple[str, dict[int, str
     return trust.check(bundle, digests[ends.end], str(path)).fingerprint, digests
 
 
-def _signature_beside(path: Path) -> bytes:
+def _read_detached(path: Path) -> bytes:
     try:
         return read_bytes(beside(path), BUNDLE_BYTES)
     except OSError as error:
         raise ArtifactError(
-            f"{path} is not signed, and there is no {beside(path).name} beside it",
+            f"{path} is not signed, and there is no {beside(path).name} next to it",
             "a signature by a trusted key",
             f"kd-edge sign {path.name} --key KEY, or leave out --trust",
         ) from error

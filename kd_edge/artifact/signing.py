@@ -1,4 +1,4 @@
-"""Put signatures into artifacts and beside them."""
+"""Sign artifacts, inside the file or in a detached signature."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from kd_edge.reading import read_bytes
 
 
 def sign(path: Path, key: SigningKey) -> None:
-    """Sign an artifact: the signature is its last field, in the place of an older one.
+    """Sign an artifact; the signature becomes its last field and replaces an older one.
 
     Raises:
-        ArtifactError: It is no artifact, or cannot be written; it is left as it was.
+        ArtifactError: The file is not an artifact or cannot be written; it is left unchanged.
     """
     load(path)
-    path = path.resolve()  # of a link the file it leads to
+    path = path.resolve()  # replace the target of a symbolic link, not the link
     with reading(path) as file:
         mode = os.fstat(file.fileno()).st_mode
         end = wire.ends(file, path).end
@@ -36,13 +36,13 @@ def sign(path: Path, key: SigningKey) -> None:
 
 
 def sign_beside(path: Path, key: SigningKey, target: Path) -> None:
-    """Write a signature of a file as it lies there; the reference tool ``model_signing`` checks it.
+    """Write a detached signature of the whole file, which the reference tool ``model_signing`` can verify.
 
     Raises:
-        ArtifactError: It cannot be read or written, or what is there already is no signature.
+        ArtifactError: The file cannot be read, or ``target`` cannot be written or exists and is not a signature.
     """
     if target.exists() and not _is_bundle(target):
-        raise ArtifactError(f"{target} is there already, and no signature", "a new file", "choose another --bundle")
+        raise ArtifactError(f"{target} exists and is not a signature", "a new file", "choose another --bundle")
     with reading(path) as file:
         size = os.fstat(file.fileno()).st_size
         digest = sha256s(file, [size])[size]

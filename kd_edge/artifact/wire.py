@@ -1,4 +1,4 @@
-"""The protobuf bytes of an ONNX file: its metadata read and written, its tensors looked over, without onnx."""
+"""Read and write the protobuf encoding of an ONNX file without onnx: its metadata, attachments and signature."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from kd_edge.artifact.manifest import MANIFEST_KEY, ForeignFileError
 from kd_edge.errors import ArtifactError
 
 METADATA_BYTES = 8_000_000
-"""All metadata entries of a file together take at most so many bytes."""
+"""Upper limit for the size of all metadata entries of a file together, in bytes."""
 FILE_BYTES = 2**31 - 1
-"""No protobuf message is longer."""
+"""Upper limit for the size of any protobuf message, in bytes."""
 _FIELDS = 200_000
-"""A graph of so many fields is no network: looking it over would take long."""
+"""Upper limit for the fields of a message: no network has more, and checking them would take long."""
 ATTACHMENTS = {"ncnn.param": 1_000_000, "ncnn.bin": 256_000_000}
-"""What may be attached to a graph, and the most bytes it may have."""
+"""Names of the allowed attachments, and the largest size of each in bytes."""
 
 METADATA_PROPS = 14  # field numbers of onnx.ModelProto
 _IR_VERSION, GRAPH = 1, 7
-ATTACHMENT, _SIGNATURE = 1100, 1101  # of no field of ONNX's: every protobuf reader passes over them
+ATTACHMENT, _SIGNATURE = 1100, 1101  # not used by ONNX: every protobuf reader skips unknown fields
 _NAME, _CONTENT = 1, 2  # field numbers of an attachment
 _NAME_BYTES = 64
 
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types; 3 and 4, groups, are of no ONNX file
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types; ONNX files contain no groups (3 and 4)
 FIXED = {FIXED64: 8, FIXED32: 4}
-"""Bytes of the wire types of fixed length."""
+"""Size in bytes of the wire types of fixed length."""
 
 
 class Field(NamedTuple):
-    """One field of a message: its number, wire type, where it begins, and its value or payload's length."""
+    """One field of a message: its number, wire type, start position, and its value or the length of its payload."""
 
     number: int
     wire: int
@@ -41,7 +41,7 @@ class Field(NamedTuple):
 
 
 class Span(NamedTuple):
-    """Where something stands in a file, in bytes."""
+    """A range of bytes in a file."""
 
     start: int
     length: int
@@ -52,9 +52,9 @@ class Layout(NamedTuple):
 
     Attributes:
         props: The metadata entries.
-        last: Where the last of them begins, which is the manifest's.
-        attachments: By name.
-        end: Where the signature begins; the file's end where there is none.
+        last: Position of the last metadata entry, the manifest.
+        attachments: Positions of the attachments, by name.
+        end: Position of the signature; the end of the file if there is no signature.
     """
 
     props: dict[str, str]
@@ -64,7 +64,7 @@ class Layout(NamedTuple):
 
 
 def varint(value: int) -> bytes:
-    """A whole number from 0 on, serialised."""
+    """Serialise a non-negative integer."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -74,17 +74,17 @@ def varint(value: int) -> bytes:
 
 
 def number_field(number: int, value: int) -> bytes:
-    """A field that holds a whole number from 0 on."""
+    """Serialise a field with a non-negative integer."""
     return varint(number << 3 | VARINT) + varint(value)
 
 
 def bytes_field(number: int, payload: bytes) -> bytes:
-    """A field that holds bytes, text or a message."""
+    """Serialise a field with bytes, text or a message."""
     return varint(number << 3 | BYTES) + varint(len(payload)) + payload
 
 
 class Part(NamedTuple):
-    """One field of a message in memory: its number, all of its bytes, and of one that holds bytes what it holds."""
+    """One field of a message in memory: its number, all of its bytes, and its payload (None unless of type bytes)."""
 
     number: int
     whole: bytes
@@ -92,13 +92,13 @@ class Part(NamedTuple):
 
 
 def parts(message: bytes, most: int = _FIELDS) -> list[Part]:
-    """The fields of a message in memory: joined together, their bytes are the message.
+    """Split a message in memory into its fields; joined together, their bytes are the message.
 
     Raises:
-        ValueError: It is no message, or has more than ``most`` fields.
+        ValueError: The bytes are not a message, or it has more than ``most`` fields.
     """
     stream, found = io.BytesIO(message), list[Part]()
-    bounds: list[tuple[Field, int]] = []  # each field, and where its payload begins
+    bounds: list[tuple[Field, int]] = []  # each field, and the start of its payload
     for field in walk(stream, 0, len(message)):
         if len(bounds) == most:
             raise ValueError(f"more than {most:,} fields")
@@ -111,15 +111,15 @@ def parts(message: bytes, most: int = _FIELDS) -> list[Part]:
 
 
 def entry(key: str, value: str) -> bytes:
-    """One serialised StringStringEntryProto of ``metadata_props``."""
+    """Serialise one StringStringEntryProto of ``metadata_props``."""
     return bytes_field(METADATA_PROPS, bytes_field(1, key.encode()) + bytes_field(2, value.encode()))
 
 
 def attachment_head(name: str, length: int) -> bytes:
-    """What stands before the ``length`` bytes of an attachment.
+    """Serialise the bytes that precede the ``length`` bytes of an attachment.
 
     Raises:
-        ArtifactError: An attachment that no artifact carries, or too long a one.
+        ArtifactError: The attachment's name is unknown, or it is too long.
     """
     if length > ATTACHMENTS.get(name, -1):
         raise ArtifactError(
@@ -132,10 +132,10 @@ def attachment_head(name: str, length: int) -> bytes:
 
 
 def read_varint(file: BinaryIO) -> tuple[int, int]:
-    """The next varint and how many bytes it takes.
+    """Read the next varint; return it and the number of bytes read.
 
     Raises:
-        ValueError: There is none, or it ends too early.
+        ValueError: The bytes are not a varint, or end too early.
     """
     value = shift = 0
     while byte := file.read(1):
@@ -145,14 +145,14 @@ def read_varint(file: BinaryIO) -> tuple[int, int]:
             return value, shift // 7
         if shift > 63:
             break
-    raise ValueError("no varint")
+    raise ValueError("not a varint")
 
 
 def walk(file: BinaryIO, start: int, end: int) -> Iterator[Field]:
-    """The fields of the message between two positions; at each, the file stands at its payload.
+    """Iterate over the fields of the message between two positions, with the file positioned at each field's payload.
 
     Raises:
-        ValueError: It is no message, or longer than ``end``.
+        ValueError: The bytes are not a message, or a field extends beyond ``end``.
     """
     at = start
     while at < end:
@@ -171,10 +171,10 @@ def walk(file: BinaryIO, start: int, end: int) -> Iterator[Field]:
 
 
 def layout(file: BinaryIO, path: Path) -> Layout:
-    """Walk the top-level fields: what the metadata says, and where it and the attachments stand.
+    """Walk the top-level fields: read the metadata and locate the manifest, attachments and signature.
 
     Raises:
-        ArtifactError: Not ONNX, damaged, truncated or beyond what is allowed.
+        ArtifactError: The file is not ONNX, damaged, truncated or larger than allowed.
     """
     size = os.fstat(file.fileno()).st_size
     props: dict[str, str] = {}
@@ -200,7 +200,7 @@ def layout(file: BinaryIO, path: Path) -> Layout:
                 raise damaged(path, "it has too many fields")
             seen.add(field.number)
             if (field.number, field.wire) == (ATTACHMENT, BYTES):
-                name, span = _attachment(file, field.value, path)
+                name, span = _read_attachment(file, field.value, path)
                 if name in attachments:
                     raise damaged(path, f"{name} is attached twice")
                 attachments[name] = span
@@ -211,7 +211,7 @@ def layout(file: BinaryIO, path: Path) -> Layout:
                 raise damaged(path, f"its metadata is longer than {METADATA_BYTES:,} bytes")
             key, value = _parse_entry(file.read(field.value), path)
             if key in props:
-                raise damaged(path, "a metadata entry stands there twice")
+                raise damaged(path, "it has a metadata entry twice")
             props[key], last = value, field.start
     except ValueError as error:
         raise truncated(path, size) if seen else foreign from error
@@ -221,12 +221,12 @@ def layout(file: BinaryIO, path: Path) -> Layout:
 
 
 class Ends(NamedTuple):
-    """The last fields of a file, found without reading any.
+    """Positions of the last fields of a file, found without reading their contents.
 
     Attributes:
-        last: Where the last field that is no signature begins.
-        end: Where the signature begins; the file's end where there is none.
-        signature: The signature's bytes; None where there is none.
+        last: Position of the last field before the signature.
+        end: Position of the signature; the end of the file if there is no signature.
+        signature: Range of the signature's payload; None if there is no signature.
     """
 
     last: int
@@ -235,10 +235,10 @@ class Ends(NamedTuple):
 
 
 def ends(file: BinaryIO, path: Path) -> Ends:
-    """Walk the top-level fields by their lengths alone: before a signature is checked nothing else is looked at.
+    """Walk the top-level fields by their lengths alone: no content is parsed before the signature is checked.
 
     Raises:
-        ArtifactError: It is no protobuf message.
+        ArtifactError: The file is not a protobuf message.
     """
     size = os.fstat(file.fileno()).st_size
     fields: list[Field] = []
@@ -258,35 +258,35 @@ def ends(file: BinaryIO, path: Path) -> Ends:
 
 
 def signature_field(bundle: bytes) -> bytes:
-    """A signature as the last field of a file."""
+    """Serialise a signature as the last field of a file."""
     return bytes_field(_SIGNATURE, bundle)
 
 
 def damaged(path: Path, why: str) -> ArtifactError:
-    """What a file that breaks off or makes no sense is refused with."""
+    """Create the error for a damaged file."""
     return ArtifactError(f"{path} is damaged ({why})", "the bytes that were exported", "copy or export it again")
 
 
 def truncated(path: Path, size: int) -> ArtifactError:
-    """What a file that ends too early is refused with."""
+    """Create the error for a file that ends too early."""
     return ArtifactError(
         f"{path} is truncated ({size:,} bytes)", "the whole file", "copy the file again or export again"
     )
 
 
-def _attachment(file: BinaryIO, length: int, path: Path) -> tuple[str, Span]:
-    """Name and content of the attachment whose payload the file stands at; only the name is read."""
+def _read_attachment(file: BinaryIO, length: int, path: Path) -> tuple[str, Span]:
+    """Return name and position of the attachment at the file's current position; only the name is read."""
     start = file.tell()
     fields = walk(file, start, start + length)
     try:
         first = next(fields, None)
         if first is None or (first.number, first.wire) != (_NAME, BYTES) or first.value > _NAME_BYTES:
-            raise ValueError("it does not begin with its name")
+            raise ValueError("it does not start with its name")
         if (name := file.read(first.value).decode()) not in ATTACHMENTS:
             raise ValueError(f"'{name}' is unknown")
         second = next(fields, None)
         if second is None or (second.number, second.wire) != (_CONTENT, BYTES):
-            raise ValueError(f"{name} is without content")
+            raise ValueError(f"{name} has no content")
         span = Span(file.tell(), second.value)
         if span.length > ATTACHMENTS[name] or span.start + span.length != start + length:
             raise ValueError(f"{name} of {span.length:,} bytes in {length:,}")

@@ -1,4 +1,4 @@
-"""Export: a trained student becomes one self-describing ONNX file that reproduces it; profiles need no torch."""
+"""Export a trained student to one self-describing ONNX file that reproduces it; profiles can be read without torch."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Pictures of an export's report as inline SVG; their colours are the page's (``kd_edge.export.document``)."""
+"""Charts of an export's report as inline SVG; the colours are defined by the page (``kd_edge.export.document``)."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from kd_edge.metrics import Reliability, row_shares
 
 _ROW, _PLOT = 17, 400
 _LETTER = 6.7
-"""Width of a letter of a node's name."""
+"""Width of a letter in a node's name."""
 _TITLE_LETTER = 8.0
-"""Of a title, at most."""
+"""Upper limit for the width of a letter in a title."""
 _MOST_LETTERS = 48
 _PANEL, _HISTOGRAM = 300, 56
 
 
 def layer_chart(layers: Sequence[LayerError], kept: Collection[str] = ()) -> str:
-    """One row per node: its error on a logarithmic axis, with a line from the largest error that it reads.
+    """Draw one row per node: its error on a logarithmic axis, with a line from the largest error of its inputs.
 
     Args:
-        layers: In the order of the graph.
-        kept: Nodes that compute in float32, drawn hollow.
+        layers: Errors in the order of the graph.
+        kept: Nodes that compute in float32, drawn as hollow dots.
     """
     low, high = _decades([layer.error for layer in layers])
     left = 12 + _LETTER * max((len(_short(layer.name)) for layer in layers), default=0)
@@ -52,10 +52,10 @@ def layer_chart(layers: Sequence[LayerError], kept: Collection[str] = ()) -> str
 
 
 def reliability_chart(panels: Sequence[tuple[str, Reliability]]) -> str:
-    """Reliability diagrams side by side, each over the number of clips in its bins.
+    """Draw reliability diagrams side by side, each with a histogram of its clips below.
 
     Args:
-        panels: Title and bins of each.
+        panels: Title and bins of each diagram.
     """
     parts: list[str] = []
     for at, (title, binned) in enumerate(panels):
@@ -64,12 +64,12 @@ def reliability_chart(panels: Sequence[tuple[str, Reliability]]) -> str:
 
 
 def confusion_chart(counts: npt.NDArray[np.int64], labels: Sequence[str], title: str) -> str:
-    """Shares of each true class as shaded cells, in percent where there is room for figures.
+    """Draw a confusion matrix as shaded cells, normalised by row, with percentages if there is room.
 
     Args:
         counts: (K, K), rows are the truth.
         labels: Class names.
-        title: Above the matrix.
+        title: Title above the matrix.
     """
     shares = row_shares(counts)
     is_wide = len(labels) > 30
@@ -96,7 +96,7 @@ def confusion_chart(counts: npt.NDArray[np.int64], labels: Sequence[str], title:
 
 
 def number(value: float) -> str:
-    """Three digits of a figure of any size."""
+    """Format a number of any size with three digits."""
     return "∞" if math.isinf(value) else f"{value:.3g}"
 
 
@@ -111,13 +111,13 @@ def _reliability(left: float, top: float, title: str, binned: Reliability) -> li
     width, most = _PANEL / bins, max(1, int(binned.counts.max()))
     for k in np.flatnonzero(binned.counts):
         x, accuracy, count = left + width * k, float(binned.accuracy[k]), int(binned.counts[k])
-        told = f"{count} clips, mean confidence {binned.confidence[k]:.1%}, right {accuracy:.1%}"
+        tooltip = f"{count} clips, mean confidence {binned.confidence[k]:.1%}, right {accuracy:.1%}"
         low, high = sorted((accuracy, float(binned.confidence[k])))
-        parts.append(_rect(x, bottom - _PANEL * low, width, _PANEL * low, "bar", told))
-        parts.append(_rect(x, bottom - _PANEL * high, width, _PANEL * (high - low), "gap", told))
+        parts.append(_rect(x, bottom - _PANEL * low, width, _PANEL * low, "bar", tooltip))
+        parts.append(_rect(x, bottom - _PANEL * high, width, _PANEL * (high - low), "gap", tooltip))
         parts.append(_line(x, bottom - _PANEL * accuracy, x + width, bottom - _PANEL * accuracy, "accent", 2))
         height = _HISTOGRAM * count / most
-        parts.append(_rect(x, bottom + _HISTOGRAM + 24 - height, width, height, "bar", told))
+        parts.append(_rect(x, bottom + _HISTOGRAM + 24 - height, width, height, "bar", tooltip))
         parts.append(_text(x + width / 2, bottom + _HISTOGRAM + 21 - height, str(count), "small soft", "middle"))
     parts.append(_line(left, bottom, left + _PANEL, top, "axis dashed"))
     parts.append(_line(left, bottom + _HISTOGRAM + 24, left + _PANEL, bottom + _HISTOGRAM + 24, "axis"))
@@ -125,9 +125,9 @@ def _reliability(left: float, top: float, title: str, binned: Reliability) -> li
     return parts
 
 
-def _cell(x: float, y: float, side: int, share: float, told: str) -> list[str]:
+def _cell(x: float, y: float, side: int, share: float, tooltip: str) -> list[str]:
     opacity = f' fill-opacity="{0.12 + 0.88 * share:.2f}"'
-    parts = [_rect(x, y, side, side, "cell", f"{told}: {share:.1%}", opacity)]
+    parts = [_rect(x, y, side, side, "cell", f"{tooltip}: {share:.1%}", opacity)]
     if side > 20 and share >= 0.005:
         kind = f"small{' on' * (share > 0.5)}"
         parts.append(_text(x + side / 2, y + side / 2 + 3, f"{100 * share:.0f}", kind, "middle"))
@@ -135,26 +135,26 @@ def _cell(x: float, y: float, side: int, share: float, told: str) -> list[str]:
 
 
 def _decades(errors: Sequence[float]) -> tuple[int, int]:
-    """Powers of ten around the errors."""
+    """Return the powers of ten that enclose the errors."""
     sizes = [math.log10(error) for error in errors if 0 < error < math.inf] or [-6.0]
     low, high = math.floor(min(sizes)), math.ceil(max(sizes))
     return low, max(high, low + 1)
 
 
 def _ticks(low: int, high: int) -> list[float]:
-    """Values to mark on an axis over these powers of ten: some between them where there are few."""
+    """Return the tick values of an axis over these powers of ten, with intermediate values if there are few."""
     digits = (1, 2, 5) if high - low <= 2 else (1,)
     between = [digit * 10.0**decade for decade in range(low, high) for digit in digits]
     return [*between[:: 1 + len(between) // 10], 10.0**high]
 
 
 def _magnitude(value: float) -> str:
-    """Two digits and a power of ten, so that a column of them lines up."""
+    """Format a number with two digits and a power of ten, so that a column of them is aligned."""
     return f"{value:.1e}" if 0 < value < math.inf else number(value)
 
 
 def _short(text: str, most: int = _MOST_LETTERS) -> str:
-    """A text without its middle where it is too long."""
+    """Shorten a text in the middle if it is too long."""
     return text if len(text) <= most else f"{text[: most // 2]}…{text[1 + len(text) - most // 2 :]}"
 
 
@@ -163,22 +163,24 @@ def _svg(width: float, height: float, parts: Sequence[str], label: str) -> str:
     return f'<svg role="img" aria-label="{escaped(label)}" {size}>{"".join(parts)}</svg>'
 
 
-def _told(text: str) -> str:
+def _tooltip(text: str) -> str:
     return f"<title>{escaped(text)}</title>" if text else ""
 
 
-def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "start", told: str = "", more: str = "") -> str:
+def _text(
+    x: float, y: float, text: str, kind: str = "", anchor: str = "start", tooltip: str = "", more: str = ""
+) -> str:
     place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{more}'
-    return f'<text class="{kind}" {place}>{_told(told)}{escaped(text)}</text>'
+    return f'<text class="{kind}" {place}>{_tooltip(tooltip)}{escaped(text)}</text>'
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, kind: str, width: float = 1) -> str:
     return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke-width="{width}"/>'
 
 
-def _rect(x: float, y: float, width: float, height: float, kind: str, told: str = "", more: str = "") -> str:
+def _rect(x: float, y: float, width: float, height: float, kind: str, tooltip: str = "", more: str = "") -> str:
     place = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"{more}'
-    return f'<rect class="{kind}" {place}>{_told(told)}</rect>'
+    return f'<rect class="{kind}" {place}>{_tooltip(tooltip)}</rect>'
 
 
 def _band(y: float, width: float) -> str:

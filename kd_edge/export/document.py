@@ -1,4 +1,4 @@
-"""A page of tables and pictures, as Markdown and as one HTML file that asks for nothing."""
+"""Render a page of tables and pictures as Markdown and as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Tone = Literal["plain", "good", "warning", "bad"]
 
 @dataclass(frozen=True, slots=True)
 class Paragraph:
-    """Words; the tone colours them in HTML and makes them bold in Markdown."""
+    """A paragraph of text; a tone other than plain colours it in HTML and makes it bold in Markdown."""
 
     text: str
     tone: Tone = "plain"
@@ -23,7 +23,7 @@ class Paragraph:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of texts under a head; ``words`` first columns are aligned left, the others hold figures."""
+    """A table of texts; the first ``words`` columns are aligned left, the others contain numbers."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -32,7 +32,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An inline SVG with a caption; Markdown, which cannot hold it, has the table, where there is one."""
+    """An inline SVG with a caption; Markdown, which cannot embed it, shows the table instead, if given."""
 
     svg: str
     caption: str
@@ -56,7 +56,7 @@ _MARKS = re.compile(r"([\\`*\[\]|])")
 
 
 def to_markdown(title: str, sections: Sequence[Section]) -> str:
-    """The page as Markdown, pictures as their tables; no text can become markup."""
+    """Render the page as Markdown, with pictures as their tables; all texts are escaped."""
     parts = [f"# {_marked(title)}"]
     for section in sections:
         parts.append(f"## {_marked(section.title)}")
@@ -82,7 +82,7 @@ def _marked(text: str) -> str:
 # ------------------------------------------------------------------------------------------------------------ HTML
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-"""The browser itself refuses scripts and whatever would come from elsewhere."""
+"""Makes the browser refuse scripts and external resources."""
 
 _STYLE = """
 :root { color-scheme: light dark; --paper: #ffffff; --ink: #1c2128; --soft: #636c76; --line: #d9dee4; --band: #f5f7f9;
@@ -119,7 +119,7 @@ svg text.small { font-size: 9px; } svg text.name { font-family: ui-monospace, "D
 
 
 def to_html(title: str, sections: Sequence[Section]) -> str:
-    """The page as one HTML file: no script, no reference to anything outside it, light and dark."""
+    """Render the page as one HTML file without scripts and external references, in light and dark mode."""
     body = "\n".join(_html_of_section(section) for section in sections)
     return f"""<!doctype html>
 <html lang="en">
@@ -139,7 +139,7 @@ def to_html(title: str, sections: Sequence[Section]) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text for an element or a quoted attribute of HTML or SVG."""
+    """Escape a text for an element or a quoted attribute of HTML or SVG."""
     return html.escape(printable(text))
 
 

@@ -1,4 +1,4 @@
-"""Run directory to artifact: graph, precision, parity on real clips, golden clip, manifest, one file."""
+"""Export a run directory to an artifact: graph, precision, parity on real clips, golden clip, manifest, file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from kd_edge.export.page import check_report_folder, write_report
 from kd_edge.export.profile import ExportProfile
 from kd_edge.export.recordings import Recordings
 from kd_edge.export.report import ExportReport, clips_within, count_flops, count_parameters, opset_of
-from kd_edge.export.staged import Say, check_carried, engines_of, export_threads, opened_here, stage
+from kd_edge.export.staged import Say, check_carried, engines_of, export_threads, open_here, stage
 from kd_edge.files import check_writable
 from kd_edge.models import ClipModel
 from kd_edge.models.saved import SavedStudent, StudentSpec
@@ -38,11 +38,11 @@ from kd_edge.rundir import Summary
 from kd_edge.types import Float32
 
 HEALTH_FLOPS = 1.5e12
-"""Operations on all clips that healthy pictures and familiar windows are fitted on: fifteen seconds on one core."""
+"""Upper limit for the operations on clips for fitting healthy pictures and familiar windows: 15 seconds on one core."""
 
 
-def _silent(_: str) -> None:
-    """Nobody is told."""
+def _ignore(_: str) -> None:
+    """Discard a progress message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,27 +61,27 @@ def export(
     data_root: Path | None = None,
     auto_precision: bool = False,
     report: Path | None = None,
-    say: Say = _silent,
+    say: Say = _ignore,
 ) -> Exported:
     """Export the student of a run.
 
-    Every stage is compared with the trained model on clips that were held out; out of the profile's bounds, nothing is
-    written.
+    Every stage is compared with the trained model on held-out clips; if a stage exceeds the profile's bounds, nothing
+    is written.
 
     Args:
         run: A finished run directory.
         profile: Precision, graph and bounds.
-        out: The artifact to write; replaced only when all went well.
-        data_root: Where the run's recordings are, when they are neither generated nor in the recipe or environment.
-        auto_precision: Keep the nodes in float32 without which a lower precision is out of bounds.
-        report: Folder for a page about the export, Markdown and HTML.
-        say: Told what is being done.
+        out: The artifact to write; an existing file is replaced only on success.
+        data_root: Folder of the run's recordings, if they are neither generated nor set in the recipe or environment.
+        auto_precision: Keep the nodes in float32 that would put a lower precision out of bounds.
+        report: Folder for a report on the export, in Markdown and HTML.
+        say: Called with a message for each step.
 
     Raises:
-        ExportError: No finished run, or the graph does not reproduce the student.
-        DataError: The recordings for the comparison are not there.
+        ExportError: The run is not finished, or the graph does not reproduce the student.
+        DataError: The recordings for the comparison are missing.
         ArtifactError: ``out`` cannot be written.
-        MissingExtraError: An engine or converter that the profile asks for is not installed.
+        MissingExtraError: An engine or converter required by the profile is not installed.
     """
     started = time.monotonic()
     check_writable(out, ArtifactError)
@@ -93,14 +93,14 @@ def export(
     recordings = Recordings.of(student, open_dataset(student.spec.data, data_root))
     say("exporting the graph")
     exact = build_graph(student.model, student.spec, profile)
-    manifest = describe(student.model, student.spec, profile, **_facts(student, recordings))
+    manifest = describe(student.model, student.spec, profile, **_manifest_fields(student, recordings))
     with tempfile.TemporaryDirectory() as folder:
         staged = stage(
             student, recordings, profile, exact, manifest, Path(folder), auto_precision=auto_precision, say=say
         )
         manifest = staged.manifest
         if profile.health and profile.graph == "step":
-            say("fitting what healthy pictures and familiar windows are like")
+            say("fitting healthy pictures and familiar windows")
             fitted = fit_artifact(
                 staged.artifact,
                 recordings.dataset,
@@ -127,23 +127,23 @@ def export(
 
 
 def check_installed(profile: ExportProfile) -> None:
-    """Refuse a profile that asks for an engine this machine lacks, before anything takes time.
+    """Check that the engines of a profile are installed, before any slow step.
 
     Raises:
-        MissingExtraError: It does; the extra is named.
+        MissingExtraError: An engine is missing; the error names its extra.
     """
     for name in engines_of(profile):
         if not ENGINES[name].is_installed():
             extra = EXTRA_OF[ENGINES[name].library]
             raise MissingExtraError(
-                f"engine '{name}', which profile '{profile.name}' asks for, is not installed",
+                f"engine '{name}', required by profile '{profile.name}', is not installed",
                 f"the extra [{extra}]",
                 f"pip install 'kd-edge[{extra}]', or choose another profile",
             )
 
 
-def _facts(student: SavedStudent, recordings: Recordings) -> dict[str, Any]:
-    """What a run's summary says of its student; temperature and threshold were fitted on its validation clips."""
+def _manifest_fields(student: SavedStudent, recordings: Recordings) -> dict[str, Any]:
+    """Manifest fields from a run's summary; temperature and threshold were fitted on its validation clips."""
     summary = student.summary
     return {
         "name": summary.recipe.name or student.path.resolve().name,
@@ -158,11 +158,11 @@ def _facts(student: SavedStudent, recordings: Recordings) -> dict[str, Any]:
 
 
 def build_graph(model: ClipModel, spec: StudentSpec, profile: ExportProfile) -> onnx.ModelProto:
-    """The float32 graph of a profile.
+    """Export the float32 graph of a profile.
 
     Raises:
-        ExportError: A streaming step of a model that looks into the future, or the exporter silently chose another
-            operator set.
+        ExportError: A streaming step is requested for a model that needs future frames, or torch's exporter silently
+            chose another operator set.
     """
     preprocess = spec.preprocess
     proto = to_onnx(
@@ -180,7 +180,7 @@ def build_graph(model: ClipModel, spec: StudentSpec, profile: ExportProfile) -> 
 
 
 def describe(model: ClipModel, spec: StudentSpec, profile: ExportProfile, **facts: Any) -> Manifest:
-    """The manifest of a student; ``facts`` are the fields that its specification does not decide."""
+    """Create the manifest of a student; ``facts`` are the fields that its specification does not determine."""
     image_format, preprocess = spec.image_format, spec.preprocess
     states = state_shapes(model.backbone, preprocess.input_channels, preprocess.input_px)
     return Manifest(
@@ -214,16 +214,15 @@ def finish(
     out: Path,
     started: float,
 ) -> Exported:
-    """Write the file, read it back and sum up."""
+    """Write the artifact, load it again and create the report."""
     try:
-        Manifest.model_validate_json(
-            manifest.model_dump_json(), strict=True
-        )  # copies with other fields were not checked
+        # model_copy does not validate the changed fields.
+        Manifest.model_validate_json(manifest.model_dump_json(), strict=True)
     except ValidationError as error:
         raise ExportError(
             f"a manifest that no robot could read ({fault(error)})",
             "figures within bounds",
-            "look at the run's summary.json",
+            "check the run's summary.json",
         ) from error
     graph = proto.SerializeToString()
     write(graph, manifest, golden, out, attachments=attachments)
@@ -251,17 +250,17 @@ def finish(
 
 
 def _golden(model: ClipModel, spec: StudentSpec, profile: ExportProfile, artifact: Artifact) -> GoldenClip | None:
-    """The self-test of a step: held to the trained model's logits, or, where integers round, to the graph's own."""
+    """Create the golden clip of a step, with the trained model's logits, or the graph's own logits for int8."""
     if profile.graph != "step":
         return None
     if not profile.precision.startswith("int8"):
         return draw_golden(model.answer, spec, profile)
-    with opened_here(artifact) as engine:
+    with open_here(artifact) as engine:
         return draw_golden(engine.run_clip, spec, profile)
 
 
 def draw_golden(answer: Callable[[Float32], Float32], spec: StudentSpec, profile: ExportProfile) -> GoldenClip:
-    """The golden clip of a student, with the logits that ``answer`` gives it."""
+    """Create the golden clip of a student, with the logits that ``answer`` returns for it."""
     return golden_clip(
         answer,
         spec.preprocess,
@@ -273,7 +272,7 @@ def draw_golden(answer: Callable[[Float32], Float32], spec: StudentSpec, profile
 
 
 def versions() -> dict[str, str]:
-    """Releases that made the artifact."""
+    """Versions of the packages that create the artifact."""
     ort = load_onnxruntime()
     return {
         "kd_edge": kd_edge.__version__,
@@ -284,7 +283,7 @@ def versions() -> dict[str, str]:
 
 
 def _accuracy(summary: Summary) -> dict[str, float]:
-    """The scalar test figures of the student."""
+    """The scalar test metrics of the student."""
     report = summary.stages.get("student")
     figures = {} if report is None or report.test is None else report.test.model_dump()
     return {name: float(value) for name, value in figures.items() if isinstance(value, (int, float))}

@@ -1,4 +1,4 @@
-"""The golden clip: a drawn scene with known logits inside the artifact, so that a robot can test itself at load."""
+"""Create the golden clip, a drawn scene with known logits in the artifact, for a robot's self-test at load time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kd_edge.preprocess import Preprocess, recorded_input
 from kd_edge.types import Clip, Float32, Image, Int64
 from kd_edge.window import FixedWindow
 
-_TINT = np.array([1.0, 0.8, 0.6])  # of the three colour channels
+_TINT = np.array([1.0, 0.8, 0.6])  # factors of the three colour channels
 _APART_NS = 20_000_000
 
 
@@ -30,23 +30,23 @@ def golden_clip(
 ) -> GoldenClip:
     """Draw the frames that a window needs and compute their logits.
 
-    The last frame of the stream ends the window: pushed one after the other through a recogniser, the frames must give
-    these logits. A frame stands at every segment's moment and, for a motion stack, at its offsets before that.
+    The last frame ends the window: pushed one after the other through a recogniser, the frames must produce these
+    logits. There is a frame at every segment's time and, for a motion stack, at its offsets before that time.
 
     Args:
-        answer: Gives the logits (1, K) of a clip (1, T, C, S, S), float32: the trained model's, as a rule.
+        answer: Maps a clip (1, T, C, S, S) float32 to logits (1, K), usually those of the trained model.
         spec: The preprocessing.
-        image_format: What the camera delivers.
+        image_format: Format of the camera's frames.
         segments: Number T of segments in a window.
         clip_seconds: Length of the window.
-        bound: ``golden_tolerance`` of the profile.
+        bound: The profile's ``golden_tolerance``.
     """
     spacing_ns = round(clip_seconds * 1e9 / segments)
     segments_ns, stamps_ns = golden_stamps(segments, spacing_ns, spec.motion_offsets_ms)
     low, high = image_format.value_range
-    if isinstance(spec.window, FixedWindow):  # contrast where the network looks
+    if isinstance(spec.window, FixedWindow):  # draw with contrast inside the window
         low, high = max(low, spec.window.low), min(high, spec.window.high)
-    side = -(-spec.resize_px * 5 // 4)  # larger than what the network sees, so that resizing is tested too
+    side = -(-spec.resize_px * 5 // 4)  # larger than the network's input, so that resizing is tested too
     frames = np.stack(
         [
             draw(float(stamp / stamps_ns[-1]), side, (low, high), image_format.dtype, image_format.channels)
@@ -54,17 +54,17 @@ def golden_clip(
         ]
     )
     if spec.holes == "left_out":
-        frames[:, ::4, ::4] = 0  # as a camera's; a runtime that averages them as 0 gives other logits
+        frames[:, ::4, ::4] = 0  # a runtime that averages these holes as 0 computes different logits
     inputs = recorded_input(Clip(frames, stamps_ns), np.searchsorted(stamps_ns, segments_ns), spec)
     logits = answer(inputs[None])[0]
     return GoldenClip(frames, stamps_ns, logits, scaled(bound, float(np.abs(logits).max())))
 
 
 def golden_stamps(segments: int, spacing_ns: int, offsets_ms: tuple[int, ...]) -> tuple[Int64, Int64]:
-    """Moments of the segments, and of all frames, as increasing int64 arrays.
+    """Return the times of the segments and of all frames, as increasing int64 arrays.
 
-    The frames look like a camera's to any runtime: none follows another within 20 ms (or an eighth of the longest
-    offset), a near one serves instead; and no gap inside a motion history exceeds the shortest step of the stack.
+    The frames look like a camera's: no two frames are closer than 20 ms (or an eighth of the longest offset), a nearby
+    frame is used instead; and no gap inside a motion history exceeds the shortest step of the stack.
     """
     offsets_ns = np.array(offsets_ms, dtype=np.int64) * 1_000_000
     longest_ns = int(offsets_ns[-1])
@@ -88,10 +88,10 @@ def golden_stamps(segments: int, spacing_ns: int, offsets_ms: tuple[int, ...]) -
 
 
 def draw(phase: float, side: int, value_range: tuple[float, float], dtype: str, channels: int) -> Image:
-    """One flat-coloured picture: stripes, a disc that goes round, a bar that crosses. Few edges, so it packs well.
+    """Draw one flat-coloured picture (stripes, a circling disc, a crossing bar) with few edges, so that it packs well.
 
     Args:
-        phase: Position of the movement, 0 to 1.
+        phase: Phase of the movement, 0 to 1.
         side: Height; the width is 4/3 of it.
         value_range: Raw values of black and white.
         dtype: ``uint8`` or ``uint16``.

@@ -1,4 +1,4 @@
-"""How far a graph in its precision is from the float32 one, layer by layer on real frames."""
+"""Compare a graph in lower precision with the float32 graph, layer by layer on real frames."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from kd_edge.export.ranges import Feed
 from kd_edge.export.recordings import evenly
 
 MOST_FEEDS = 8
-"""Runs that are compared; of more, these many are taken evenly spread."""
+"""Upper limit for the runs compared; of more, this many are chosen evenly."""
 
 MERGED = ("Relu", "Clip")
-"""Activations that quantisers let vanish: the range of the quantised value does their work."""
+"""Activations that quantisers remove, because the range of the quantised value has the same effect."""
 
 
 @dataclass(frozen=True, slots=True)
 class LayerError:
-    """What a node writes in two graphs.
+    """Error of a node's output between two graphs.
 
     Attributes:
-        name: Of the node of the float32 graph.
-        operator: What it does.
-        error: Norm of the difference by the norm of the float32 value, over all runs; infinite where the other value is
-            not finite.
-        inherited: The largest such error of what the node reads.
-        largest: Largest absolute value in the float32 graph.
+        name: Name of the node in the float32 graph.
+        operator: ONNX operator of the node.
+        error: Norm of the difference divided by the norm of the float32 value, over all runs; infinite if the other
+            value is not finite.
+        inherited: Largest such error of the node's inputs.
+        largest: Largest absolute value of the output in the float32 graph.
     """
 
     name: str
@@ -42,47 +42,47 @@ class LayerError:
 
     @property
     def added(self) -> float:
-        """How much larger the error leaves the node than it came."""
+        """Increase of the error from the node's inputs to its output."""
         return 0.0 if self.error <= self.inherited else self.error - self.inherited
 
 
 def layer_errors(
     exact: onnx.ModelProto, shipped: onnx.ModelProto, feeds: Sequence[Feed], *, most_feeds: int = MOST_FEEDS
 ) -> list[LayerError]:
-    """Errors of all nodes whose output both graphs have, in the order of the float32 graph.
+    """Compute the errors of all nodes whose output both graphs have, in the order of the float32 graph.
 
-    Both graphs run in ONNX Runtime as they are written, without fusion, so that every value can be looked at: integer
-    kernels are replaced by the arithmetic that the Q/DQ nodes stand for. Where a graph quantises a value, the
-    dequantised one is compared, for it is what the next layer reads; where a quantiser has merged an activation into
-    the layer before, that layer is judged behind its activation. What one run writes in both graphs is held at once.
+    Both graphs run in ONNX Runtime without fusion, so that every value can be read: integer kernels are replaced by the
+    arithmetic of the Q/DQ nodes. If a value is quantised, its dequantised value is compared, because that is what the
+    next layer reads. If a quantiser has merged an activation into the preceding layer, that layer is compared after its
+    activation. All values of one run in both graphs are in memory at once.
 
     Args:
         exact: The float32 graph; its nodes have names.
-        shipped: The same in its precision, with the same tensor names.
+        shipped: The same graph in its precision, with the same tensor names.
         feeds: Runs with a batch axis of 1.
-        most_feeds: How many of them are taken at most.
+        most_feeds: Largest number of runs used.
     """
-    judged_by = _judged_by(exact.graph, {name for node in shipped.graph.node for name in node.output})
+    compared_by = _compared_by(exact.graph, {name for node in shipped.graph.node for name in node.output})
     read_back = _dequantised(shipped.graph)
-    pairs = {name: read_back.get(name, name) for name in judged_by.values()}
-    exact_session, shipped_session = _exposing(exact, pairs), _exposing(shipped, pairs.values())
+    pairs = {name: read_back.get(name, name) for name in compared_by.values()}
+    exact_session, shipped_session = _open_exposed(exact, pairs), _open_exposed(shipped, pairs.values())
     sums = {name: _Sums() for name in pairs}
     for feed in evenly(feeds, most_feeds):
         expected = exact_session.run(list(pairs), feed)
-        given = shipped_session.run(list(pairs.values()), feed)
-        for own, x, y in zip(sums.values(), expected, given, strict=True):
-            own.add(x, y)
-    found = {name: sums[judge] for name, judge in judged_by.items() if sums[judge].is_number}
-    return _in_order(exact.graph, found)
+        actual = shipped_session.run(list(pairs.values()), feed)
+        for tensor_sums, x, y in zip(sums.values(), expected, actual, strict=True):
+            tensor_sums.add(x, y)
+    found = {name: sums[compared] for name, compared in compared_by.items() if sums[compared].is_number}
+    return _list_errors(exact.graph, found)
 
 
 def likeliest(layers: Iterable[LayerError]) -> list[str]:
-    """Names of the nodes, the one that adds most error first: whom ``kd_edge.export.culprits`` should suspect."""
+    """Names of the nodes, largest added error first, as a hint for ``kd_edge.export.culprits``."""
     return [layer.name for layer in sorted(layers, key=lambda layer: -layer.added)]
 
 
 class _Sums:
-    """Of one tensor over all runs: memory does not grow with their number."""
+    """Running sums of one tensor over all runs, so that memory does not grow with their number."""
 
     def __init__(self) -> None:
         self.is_number, self.largest = False, 0.0
@@ -93,7 +93,7 @@ class _Sums:
             return
         self.is_number = True
         wide = exact.astype(np.float64).ravel()
-        with np.errstate(invalid="ignore"):  # infinity less infinity
+        with np.errstate(invalid="ignore"):  # infinity minus infinity
             difference = shipped.astype(np.float64).ravel() - wide
         self._squares += float(wide @ wide)
         self._differences += float(difference @ difference) if np.isfinite(difference).all() else float("inf")
@@ -106,31 +106,31 @@ class _Sums:
         return float(np.sqrt(self._differences / self._squares)) if self._squares else float("inf")
 
 
-def _judged_by(graph: onnx.GraphProto, there: set[str]) -> dict[str, str]:
-    """What nodes of the float32 graph write, and by which tensor, that the other graph has too, it is judged."""
+def _compared_by(graph: onnx.GraphProto, available: set[str]) -> dict[str, str]:
+    """Map the outputs of the float32 graph's nodes to the tensor of both graphs by which they are compared."""
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
         for name in node.input:
             readers.setdefault(name, []).append(node)
-    judges = {}
+    compared_by = {}
     for name in (name for node in graph.node if node.op_type != "Constant" for name in node.output if name):
         reading = readers.get(name, [])
-        is_merged = name not in there and len(reading) == 1 and reading[0].op_type in MERGED
-        judge = reading[0].output[0] if is_merged else name
-        if judge in there:
-            judges[name] = judge
-    return judges
+        is_merged = name not in available and len(reading) == 1 and reading[0].op_type in MERGED
+        compared = reading[0].output[0] if is_merged else name
+        if compared in available:
+            compared_by[name] = compared
+    return compared_by
 
 
 def _dequantised(graph: onnx.GraphProto) -> dict[str, str]:
-    """Tensors that are quantised, and what comes of them when they are read back."""
+    """Map quantised tensors to their dequantised values."""
     quantised = {node.input[0]: node.output[0] for node in graph.node if node.op_type == "QuantizeLinear"}
     read_back = {node.input[0]: node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
     return {name: read_back[q] for name, q in quantised.items() if q in read_back}
 
 
-def _exposing(proto: onnx.ModelProto, tensors: Iterable[str]) -> Any:
-    """A session that also gives out what lies inside the graph."""
+def _open_exposed(proto: onnx.ModelProto, tensors: Iterable[str]) -> Any:
+    """Create a session that also outputs inner tensors of the graph."""
     open_graph = onnx.ModelProto()
     open_graph.CopyFrom(proto)
     outputs = {value.name for value in open_graph.graph.output}
@@ -143,15 +143,15 @@ def _exposing(proto: onnx.ModelProto, tensors: Iterable[str]) -> Any:
     return ort.InferenceSession(open_graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def _in_order(graph: onnx.GraphProto, sums: dict[str, _Sums]) -> list[LayerError]:
+def _list_errors(graph: onnx.GraphProto, sums: dict[str, _Sums]) -> list[LayerError]:
     layers: list[LayerError] = []
     error_of: dict[str, float] = {}
     for node in graph.node:
         inherited = max((error_of.get(name, 0.0) for name in node.input), default=0.0)
         compared = [sums[name] for name in node.output if name in sums]
-        error = max((own.error for own in compared), default=inherited)
+        error = max((tensor_sums.error for tensor_sums in compared), default=inherited)
         error_of |= dict.fromkeys(node.output, error)
         if compared:
-            largest = max(own.largest for own in compared)
+            largest = max(tensor_sums.largest for tensor_sums in compared)
             layers.append(LayerError(node.name, node.op_type, error, inherited, largest))
     return layers

@@ -1,7 +1,7 @@
-"""A student as an ncnn model, converted by pnnx from the traced streaming step and proved before it counts.
+"""Convert a student to an ncnn model with pnnx, from the traced streaming step, and verify the result.
 
-Never from the ONNX file: pnnx turns the mean over time of the exporter's graph into one over another axis and says
-nothing; the logits are NaN.
+The ONNX file cannot be converted: pnnx silently turns the mean over time of the exported graph into a mean over another
+axis, and the logits become NaN.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from kd_edge.packages import import_extra
 from kd_edge.types import Float32
 
 CONVERTER_SECONDS = 120.0
-"""A ResNet18 takes two, a ResNet50 four."""
+"""Time limit of the converter; a ResNet18 takes two seconds, a ResNet50 four."""
 _FEW_PIXELS, _WITHOUT_WINOGRAD = 4, 64
-"""On so few pixels a side Winograd's weights, four times as many, are read for a single use; an option of a layer."""
+"""Largest side in pixels at which Winograd's weights (four times as many) do not pay; layer option to disable them."""
 _REMEDY = "leave out --with ncnn, or try another release of pnnx and ncnn"
 
 
@@ -46,8 +46,8 @@ class NcnnModel(NamedTuple):
 
     Attributes:
         param: The layers, as text.
-        weights: Their weights, in float32, or in float16 when half were asked for.
-        version: Release of pnnx.
+        weights: The weights, in float32, or in float16 if requested.
+        version: Version of pnnx.
     """
 
     param: str
@@ -56,53 +56,53 @@ class NcnnModel(NamedTuple):
 
     @property
     def attachments(self) -> dict[str, bytes]:
-        """What ``artifact.write`` attaches."""
+        """The attachments for ``artifact.write``."""
         return {PARAM: self.param.encode(), WEIGHTS: self.weights}
 
 
 def to_ncnn(
     model: ClipModel, *, in_channels: int, input_px: int, half: bool = False, seconds: float = CONVERTER_SECONDS
 ) -> NcnnModel:
-    """Convert the streaming step of a clip model, in eval mode. ``prove`` whatever comes out.
+    """Convert the streaming step of a clip model in eval mode. Check the result with ``verify``.
 
     Args:
         model: The student.
         in_channels: Input channels C.
         input_px: Side S of the input.
-        half: Store the weights in float16; they are computed with in float32.
-        seconds: How long the converter may take.
+        half: Store the weights in float16; the arithmetic stays in float32.
+        seconds: Time limit of the converter.
 
     Raises:
         MissingExtraError: pnnx is not installed.
-        ExportError: A model that looks into the future, or a converter that fails.
+        ExportError: The model needs future frames, or the conversion failed.
     """
     pnnx = import_extra("pnnx", "ncnn-export")
     if model.segments < 2:
-        raise _failed("windows of one segment have an empty past, on which ncnn crashes")
-    inputs = _example(model, in_channels, input_px)
+        raise _conversion_error("windows of one segment have an empty past, on which ncnn crashes")
+    inputs = _example_inputs(model, in_channels, input_px)
     try:
-        param, weights = _converted(pnnx.EXEC_PATH, model, inputs, half, seconds)
+        param, weights = _convert(pnnx.EXEC_PATH, model, inputs, half, seconds)
     except OSError as error:
-        raise _failed(f"the step cannot be written for pnnx ({reason(error)})") from error
+        raise _conversion_error(f"the step cannot be written for pnnx ({reason(error)})") from error
     outputs = ["feature", "logits", *state_names(len(inputs) - 2)[1]]
     names = {f"in{i}": name for i, name in enumerate(inputs)} | {f"out{i}": name for i, name in enumerate(outputs)}
-    head, layers = _layers(param)
-    _name(layers, names, inputs)
+    head, layers = _parse_layers(param)
+    _rename_blobs(layers, names, inputs)
     try:
-        _size(layers, blob_sizes(_text(head, layers), weights))
+        _add_sizes(layers, blob_sizes(_serialise(head, layers), weights))
     except (ValueError, RuntimeError) as error:
-        raise _failed(f"ncnn cannot run what pnnx wrote ({reason(error)})") from error
-    return NcnnModel(_text(head, layers), weights, pnnx.__version__)
+        raise _conversion_error(f"ncnn cannot run what pnnx wrote ({reason(error)})") from error
+    return NcnnModel(_serialise(head, layers), weights, pnnx.__version__)
 
 
-def prove(model: ClipModel, artifact: Artifact, clips: Iterable[Float32], bound: float) -> dict[str, float]:
-    """Compare the attached ncnn model with torch: feature, logits and states of every step through whole clips.
+def verify(model: ClipModel, artifact: Artifact, clips: Iterable[Float32], bound: float) -> dict[str, float]:
+    """Verify the attached ncnn model against torch: features, logits and states of every step through whole clips.
 
-    Each carries its own features and states along, so that errors add up as they would on a robot.
+    Both models carry their own features and states along, so that errors accumulate as on a robot.
 
     Args:
         model: The trained clip model, in eval mode.
-        artifact: Carries the ncnn model.
+        artifact: The artifact with the ncnn model.
         clips: Network inputs (T, C, S, S) float32.
         bound: Largest error that passes, relative to the largest value of the tensor over all clips.
 
@@ -110,7 +110,7 @@ def prove(model: ClipModel, artifact: Artifact, clips: Iterable[Float32], bound:
         The relative error by output name.
 
     Raises:
-        ExportError: An error beyond the bound, a model that ncnn refuses, or no clip.
+        ExportError: An error exceeds the bound, ncnn refuses the model, or there is no clip.
         MissingExtraError: ncnn is not installed.
     """
     step = StreamingStep(model).eval()
@@ -126,9 +126,9 @@ def prove(model: ClipModel, artifact: Artifact, clips: Iterable[Float32], bound:
                         errors[name] = max(errors.get(name, 0.0), error if np.isfinite(error) else float("inf"))
                         largest[name] = max(largest.get(name, 0.0), float(np.abs(truth).max()))
     except ArtifactError as error:
-        raise _failed(error.found) from error
+        raise _conversion_error(error.found) from error
     if not errors:
-        raise ExportError("no clip to prove the ncnn model on", "at least one", "kd-edge data check")
+        raise ExportError("no clip to verify the ncnn model on", "at least one", "kd-edge data check")
     relative = {name: error / (largest[name] or 1.0) for name, error in errors.items()}
     worst = max(relative, key=relative.__getitem__)
     if not relative[worst] <= bound:
@@ -143,40 +143,40 @@ def prove(model: ClipModel, artifact: Artifact, clips: Iterable[Float32], bound:
 def _steps(
     step: StreamingStep, binding: Binding, clip: Float32
 ) -> Iterator[tuple[dict[str, Float32], dict[str, Float32]]]:
-    """Outputs of torch and of the engine, by name, after each frame of a clip from a reset state."""
+    """Iterate over the outputs of torch and of the engine, by name, for each frame of a clip from a reset state."""
     binding.reset()
-    given = [torch.zeros(array.shape) for array in binding.inputs.values()]
+    inputs = [torch.zeros(array.shape) for array in binding.inputs.values()]
     for frame in clip:
-        given[0] = torch.from_numpy(frame)[None]
+        inputs[0] = torch.from_numpy(frame)[None]
         with torch.inference_mode():
-            outputs = step(*given)
+            outputs = step(*inputs)
         binding.frame[:] = frame
         binding.run()
         yield {n: t.numpy() for n, t in zip(binding.outputs, outputs, strict=True)}, binding.outputs
         feature, _, *states = outputs
-        given[1:] = [torch.cat([given[1][:, 1:], feature[:, None]], dim=1), *states]
+        inputs[1:] = [torch.cat([inputs[1][:, 1:], feature[:, None]], dim=1), *states]
         binding.past[:] = np.concatenate([binding.past[:, 1:], binding.feature[:, None]], axis=1)
         carry(binding)
 
 
-def _converted(
+def _convert(
     program: str, model: ClipModel, inputs: dict[str, Tensor], half: bool, seconds: float
 ) -> tuple[bytes, bytes]:
-    """What pnnx makes of a step: layers and weights."""
+    """Run pnnx on a step; return the layers and weights."""
     shapes = ",".join(str(list(tensor.shape)).replace(" ", "") for tensor in inputs.values())
     unwanted = [f"{kind}={os.devnull}" for kind in ("pnnxparam", "pnnxbin", "pnnxpy", "pnnxonnx", "ncnnpy")]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "step.pt").write_bytes(_traced(model, inputs))
-        _run([program, "step.pt", f"inputshape={shapes}", f"fp16={int(half)}", *unwanted], folder, seconds)
+        (folder / "step.pt").write_bytes(_trace(model, inputs))
+        _run_converter([program, "step.pt", f"inputshape={shapes}", f"fp16={int(half)}", *unwanted], folder, seconds)
         try:
             return (folder / "step.ncnn.param").read_bytes(), (folder / "step.ncnn.bin").read_bytes()
         except FileNotFoundError as error:
-            raise _failed(f"pnnx wrote no model ({reason(error)})") from error
+            raise _conversion_error(f"pnnx wrote no model ({reason(error)})") from error
 
 
-def _example(model: ClipModel, in_channels: int, input_px: int) -> dict[str, Tensor]:
-    """The step's inputs by name, for one source."""
+def _example_inputs(model: ClipModel, in_channels: int, input_px: int) -> dict[str, Tensor]:
+    """Example inputs of the step by name, for one source."""
     shapes = [shape for _, shape in state_shapes(model.backbone, in_channels, input_px)]
     states_in, _ = state_names(len(shapes))
     return {
@@ -187,9 +187,9 @@ def _example(model: ClipModel, in_channels: int, input_px: int) -> dict[str, Ten
 
 
 class _PlainRelationHead(RelationHead):
-    """In operations that ncnn has: it cannot gather, and pnnx stacks along another axis than asked.
+    """A relation head in operations that ncnn supports: it cannot gather, and pnnx stacks along a wrong axis.
 
-    A product with zeros and ones picks segments exactly.
+    A product with zeros and ones selects segments exactly.
     """
 
     def join(self, projected: Tensor, relations: Tensor) -> Tensor:
@@ -201,28 +201,28 @@ class _PlainRelationHead(RelationHead):
         return reduce(torch.add, (self._of_scale(i, projected) for i in range(len(self._scales))))
 
 
-def _plain(step: StreamingStep) -> StreamingStep:
-    """The step, its relation head replaced by one that pnnx can trace; the weights stay."""
+def _make_traceable(step: StreamingStep) -> StreamingStep:
+    """Replace the step's relation head by one that pnnx can trace, with the same weights."""
     if isinstance(step.head, RelationHead):
         step.head = copy(step.head)
         step.head.__class__ = _PlainRelationHead
     return step
 
 
-def _traced(model: ClipModel, inputs: dict[str, Tensor]) -> bytes:
-    """The step as TorchScript; in memory, for torch ends the process when a disk is full."""
+def _trace(model: ClipModel, inputs: dict[str, Tensor]) -> bytes:
+    """Trace the step to TorchScript, in memory because torch ends the process when a disk is full."""
     content = io.BytesIO()
     with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # tracing is deprecated, and all that pnnx reads; sizes may be frozen
+        warnings.simplefilter("ignore")  # tracing is deprecated, but pnnx reads nothing else; sizes may be frozen
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]
-            _plain(StreamingStep(model).eval()), tuple(inputs.values()), check_trace=False
+            _make_traceable(StreamingStep(model).eval()), tuple(inputs.values()), check_trace=False
         )
         torch.jit.save(traced, content)
     return content.getvalue()
 
 
-def _run(command: list[str], folder: Path, seconds: float) -> None:
-    """Run the converter in a folder of its own: it writes beside the model."""
+def _run_converter(command: list[str], folder: Path, seconds: float) -> None:
+    """Run the converter in a folder of its own, because it writes next to the model."""
     try:
         done = subprocess.run(  # noqa: S603
             command,
@@ -234,11 +234,11 @@ def _run(command: list[str], folder: Path, seconds: float) -> None:
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise _failed(f"pnnx was not done after {seconds:g} s{_last_line(error.stdout)}") from error
+        raise _conversion_error(f"pnnx did not finish within {seconds:g} s{_last_line(error.stdout)}") from error
     except OSError as error:
-        raise _failed(f"pnnx cannot be run ({reason(error)})") from error
+        raise _conversion_error(f"pnnx cannot be run ({reason(error)})") from error
     if done.returncode != 0:
-        raise _failed(f"pnnx ended with {done.returncode}{_last_line(done.stdout)}")
+        raise _conversion_error(f"pnnx exited with {done.returncode}{_last_line(done.stdout)}")
 
 
 def _last_line(output: bytes | None) -> str:
@@ -246,11 +246,11 @@ def _last_line(output: bytes | None) -> str:
     return f": {lines[-1][:200]}" if lines else ""
 
 
-def _layers(param: bytes) -> tuple[str, list[_Layer]]:
-    """Head and layers of a net.
+def _parse_layers(param: bytes) -> tuple[str, list[_Layer]]:
+    """Parse the head and the layers of an ncnn net.
 
     Raises:
-        ExportError: It is none, or not whole.
+        ExportError: The text is not a complete net.
     """
     try:
         magic, counts, *lines = param.decode().splitlines()
@@ -258,35 +258,35 @@ def _layers(param: bytes) -> tuple[str, list[_Layer]]:
             raise ValueError(f"{len(lines)} layers of {counts.split()[0]}")
         return f"{magic}\n{counts}\n", [_Layer.of(line) for line in lines]
     except (ValueError, IndexError) as error:
-        raise _failed(f"pnnx wrote half a model ({reason(error)})") from error
+        raise _conversion_error(f"pnnx wrote an incomplete model ({reason(error)})") from error
 
 
 @dataclass
 class _Layer:
-    """One line: kind, name, how many blobs it takes and gives, their names, options."""
+    """One line of an ncnn net: kind, name, number of inputs and outputs, names of these blobs, options."""
 
     kind: str
     name: str
-    takes: int
+    inputs: int
     blobs: list[str]
     options: list[str]
 
     @classmethod
     def of(cls, line: str) -> _Layer:
-        kind, name, takes, gives, *words = line.split()
-        count = int(takes) + int(gives)
-        return cls(kind, name, int(takes), words[:count], words[count:])
+        kind, name, inputs, outputs, *words = line.split()
+        count = int(inputs) + int(outputs)
+        return cls(kind, name, int(inputs), words[:count], words[count:])
 
     @property
-    def gives(self) -> list[str]:
-        return self.blobs[self.takes :]
+    def outputs(self) -> list[str]:
+        return self.blobs[self.inputs :]
 
     def __str__(self) -> str:
-        return " ".join([self.kind, self.name, str(self.takes), str(len(self.gives)), *self.blobs, *self.options])
+        return " ".join([self.kind, self.name, str(self.inputs), str(len(self.outputs)), *self.blobs, *self.options])
 
 
-def _name(layers: list[_Layer], names: dict[str, str], inputs: dict[str, Tensor]) -> None:
-    """Give the step's tensors their names, and its inputs their sizes, innermost first."""
+def _rename_blobs(layers: list[_Layer], names: dict[str, str], inputs: dict[str, Tensor]) -> None:
+    """Rename the blobs to the step's tensors, and set the sizes of its inputs, innermost first."""
     for layer in layers:
         layer.blobs = [names.get(blob, blob) for blob in layer.blobs]
         if layer.kind == "Input":
@@ -294,24 +294,24 @@ def _name(layers: list[_Layer], names: dict[str, str], inputs: dict[str, Tensor]
             layer.options = [f"{key}={size}" for key, size in enumerate(sizes)]
     known = {blob for layer in layers for blob in layer.blobs}
     if missing := [name for name in names.values() if name not in known]:
-        raise _failed(f"pnnx wrote a model without {missing[0]}")
+        raise _conversion_error(f"pnnx wrote a model without {missing[0]}")
 
 
-def _size(layers: list[_Layer], sizes: dict[str, tuple[int, ...]]) -> None:
-    """Tell every layer how large its results are: ncnn then transforms weights only as far as it pays.
+def _add_sizes(layers: list[_Layer], sizes: dict[str, tuple[int, ...]]) -> None:
+    """Add the output sizes to every layer, so that ncnn transforms weights only where that pays off.
 
     A ResNet18 is twice as fast at 112 pixels, and takes 70 MB less.
     """
     for layer in layers:
-        found = [size for blob in layer.gives for size in sizes[blob]]
+        found = [size for blob in layer.outputs for size in sizes[blob]]
         layer.options.append(f"-23330={len(found)},{','.join(map(str, found))}")
-        if layer.kind == "Convolution" and max(sizes[layer.gives[0]][1:3]) <= _FEW_PIXELS:
+        if layer.kind == "Convolution" and max(sizes[layer.outputs[0]][1:3]) <= _FEW_PIXELS:
             layer.options.append(f"31={_WITHOUT_WINOGRAD}")
 
 
-def _text(head: str, layers: list[_Layer]) -> str:
+def _serialise(head: str, layers: list[_Layer]) -> str:
     return head + "".join(f"{layer}\n" for layer in layers)
 
 
-def _failed(found: str) -> ExportError:
+def _conversion_error(found: str) -> ExportError:
     return ExportError(found, "a model that pnnx and ncnn can convert", f"{_REMEDY}; nothing was written")

@@ -1,4 +1,4 @@
-"""The student as an ONNX graph, by torch's dynamo exporter."""
+"""Export the student to an ONNX graph with torch's dynamo exporter."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Graph = Literal["step", "clip"]
 def to_onnx(
     model: ClipModel, *, in_channels: int, input_px: int, graph: Graph = "step", opset: int = 20
 ) -> onnx.ModelProto:
-    """Export a clip model, in eval mode, in float32; batch normalisation is folded and the batch axis is free.
+    """Export a clip model in eval mode and float32, with folded batch normalisation and a dynamic batch axis.
 
     Args:
         model: The student.
@@ -32,10 +32,10 @@ def to_onnx(
         opset: ONNX operator set.
 
     Returns:
-        The checked model, weights inside, without traces of the machine that made it.
+        The checked model with embedded weights, without information on the machine that exported it.
 
     Raises:
-        ExportError: A step of a model that looks into the future.
+        ExportError: A step is requested for a model that needs future frames.
     """
     module: nn.Module
     if graph == "step":
@@ -50,7 +50,7 @@ def to_onnx(
     else:
         module, inputs = model, {"clip": torch.zeros(2, model.segments, in_channels, input_px, input_px)}
         outputs = ["logits"]
-    # One named batch axis: a second one of the same name would only draw a warning, the exporter finds it is equal.
+    # Only one batch axis is named: a second one of that name would cause a warning, and the exporter infers equality.
     batch = [{0: torch.export.Dim("batch")}, *[{0: torch.export.Dim.DYNAMIC}] * (len(inputs) - 1)]
     program = torch.onnx.export(
         module.eval(),
@@ -72,24 +72,24 @@ def to_onnx(
 
 
 HEAD = "head."
-"""How the names of the temporal head's nodes begin; the backbone's begin with ``backbone.``."""
+"""Prefix of the names of the temporal head's nodes; the backbone's prefix is ``backbone.``."""
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def _name_nodes(graph: onnx.GraphProto) -> None:
-    """Call every node by the module it came from and its operator, as in ``backbone.layer1.0.conv1/Conv``."""
+    """Name every node by its module and operator, as in ``backbone.layer1.0.conv1/Conv``."""
     weights = {initializer.name for initializer in graph.initializer}
     counts: Counter[str] = Counter()
     for node in graph.node:
         own = next((name.rpartition(".")[0] for name in node.input if name in weights and name.endswith(".weight")), "")
-        name = f"{own or _module(node)}/{node.op_type}"
+        name = f"{own or _module_path(node)}/{node.op_type}"
         counts[name] += 1
         node.name = name if counts[name] == 1 else f"{name}_{counts[name]}"
 
 
-def _module(node: onnx.NodeProto) -> str:
-    """Path of the innermost module that a node was exported from; ``step`` for what the streaming step itself does."""
+def _module_path(node: onnx.NodeProto) -> str:
+    """Path of the innermost module that a node was exported from; ``step`` for the streaming step itself."""
     text = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "[]")
     scopes = [str(scope) for scope in json.loads(text.replace("'", '"'))]
     modules = [scope for scope in scopes[:-1] if scope]  # the last one is the operator
@@ -97,7 +97,7 @@ def _module(node: onnx.NodeProto) -> str:
 
 
 def _strip(proto: onnx.ModelProto) -> None:
-    """Remove the exporter's notes: source paths and call stacks of this machine."""
+    """Remove the exporter's metadata, such as source paths and call stacks of this machine."""
     graph = proto.graph
     del graph.metadata_props[:], proto.metadata_props[:]
     graph.doc_string = proto.doc_string = ""

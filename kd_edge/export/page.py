@@ -1,4 +1,4 @@
-"""The report of an export for people: may what ships be trusted, and where does it differ from the trained model?"""
+"""The report of an export for people: whether the exported model can be trusted, and where it differs."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from kd_edge.metrics import Reliability
 from kd_edge.types import Int64
 
 POOR_CALIBRATION = 0.1
-"""Calibration error from which on the page warns."""
+"""Calibration error above which the page warns."""
 MOST_DRAWN_CLASSES = 60
-"""Of more classes only the worst pairs are shown."""
+"""Largest number of classes for which confusion matrices are drawn; with more, only the worst pairs are listed."""
 _MOST_ROWS = 15
 
 
 def check_report_folder(folder: Path) -> None:
-    """Make sure that a report can be written, before anything takes time; nothing is made.
+    """Check that a report can be written, before any slow step; nothing is created.
 
     Raises:
-        ExportError: It cannot; a file is in the folder's place, for example.
+        ExportError: The report cannot be written, for example because the path is a file.
     """
     if os.path.lexists(folder) and not folder.is_dir():
-        what = "a file" if folder.is_file() else "no folder"
-        raise ExportError(f"{folder} is {what}", "a folder for the report", "choose another --report")
+        kind = "a file" if folder.is_file() else "no folder"
+        raise ExportError(f"{folder} is {kind}", "a folder for the report", "choose another --report")
     check_writable(folder / "report.html", ExportError, option="--report")
 
 
@@ -54,25 +54,25 @@ def write_report(
     layers: Sequence[LayerError],
     file_bytes: int,
 ) -> tuple[Path, Path]:
-    """Write ``report.md`` and ``report.html`` into a folder, which is made; older ones are replaced.
+    """Write ``report.md`` and ``report.html`` into a folder, which is created; older reports are replaced.
 
     Args:
-        folder: Where to.
-        manifest: Of what ships, with its figures.
-        profile: What was asked for.
+        folder: Folder for the report.
+        manifest: Manifest of the exported model, with its figures.
+        profile: The profile used.
         truth: (N,) int64, classes of the compared clips.
-        answers: Of every stage, the trained model's first and what ships last.
-        layers: Errors of the shipped graph; none of a float32 one.
+        answers: Answers of all stages, from the trained model to the exported graph.
+        layers: Errors of the exported graph; empty for float32.
         file_bytes: Size of the artifact.
 
     Returns:
-        The two files.
+        Paths of the two files.
 
     Raises:
-        ExportError: Nothing was compared, or the folder cannot be written.
+        ExportError: No clips were compared, or the folder cannot be written.
     """
     if manifest.parity is None:
-        raise ExportError("an export whose answers were not compared", "one with figures", "leave out --report")
+        raise ExportError("an export without a comparison", "an export with parity figures", "leave out --report")
     facts = _Facts(manifest, manifest.parity, profile, truth, tuple(answers), tuple(layers), file_bytes)
     title, sections = f"{manifest.name}: export to {manifest.precision}", list(_sections(facts))
     check_report_folder(folder)
@@ -85,7 +85,7 @@ def write_report(
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """What the sections tell of."""
+    """The data behind the sections of the report."""
 
     manifest: Manifest
     parity: Parity
@@ -97,38 +97,39 @@ class _Facts:
 
     @property
     def shipped(self) -> Answers:
-        """Of ONNX Runtime with the graph that ships; further engines have lines of their own."""
+        """Answers of ONNX Runtime with the exported graph; other engines have rows of their own."""
         return shipped_of(self.answers, self.manifest.precision)
 
     @property
-    def given(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Classes (N,) that the trained model and what ships answer."""
+    def predictions(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Classes (N,) predicted by the trained model and by the exported model."""
         before, after = self.answers[0].logits, self.shipped.logits
         return before.argmax(axis=1), after.argmax(axis=1)
 
     @property
     def confusions(self) -> tuple[Int64, Int64]:
-        """Of the trained model and of what ships, (K, K) each."""
-        before, after = (metrics.confusion(given, self.truth, len(self.manifest.labels)) for given in self.given)
+        """Confusion matrices (K, K) of the trained model and of the exported model."""
+        classes = len(self.manifest.labels)
+        before, after = (metrics.confusion(predicted, self.truth, classes) for predicted in self.predictions)
         return before, after
 
     def reliability(self, temperature: float) -> Reliability:
-        """Of what ships."""
+        """Reliability of the exported model."""
         logits = np.nan_to_num(self.shipped.logits)
         return metrics.reliability(metrics.softmax(logits, temperature), self.truth)
 
 
 class _Bound(NamedTuple):
-    """What a profile demands, and what was found."""
+    """A bound of the profile and the value found."""
 
-    what: str
+    name: str
     found: str
     allowed: str
     met: bool
 
 
 def _sections(facts: _Facts) -> Iterator[Section]:
-    yield Section("May it be trusted?", list(_verdict(facts)))
+    yield Section("Can it be trusted?", list(_verdict(facts)))
     yield Section("Stages", list(_stages(facts)))
     if facts.manifest.precision != "fp32":
         yield Section("Layer by layer", list(_layers(facts)))
@@ -146,34 +147,34 @@ def _verdict(facts: _Facts) -> Iterator[Block]:
     broken = [bound for bound in bounds if not bound.met]
     trained, shipped = facts.answers[0].figures, facts.shipped.figures
     runs = {"step": "one frame at a time", "clip": "a whole clip at a time", "backbone": "a frame to its feature"}
-    what = (
-        f"{manifest.name} was exported to {manifest.precision}: {_megabytes(facts.file_bytes)} that name one of "
-        f"{len(manifest.labels)} actions from {manifest.modality} frames, {runs[manifest.graph]}."
+    summary = (
+        f"{manifest.name} was exported to {manifest.precision}: {_megabytes(facts.file_bytes)} that recognise "
+        f"{len(manifest.labels)} actions in {manifest.modality} frames, {runs[manifest.graph]}."
     )
-    like = (
-        f"On {parity.clips} {parity.side} it gives the trained model's class for {_percent(parity.argmax_agreement)}, "
-        f"its logits differ by at most {number(parity.max_abs_error)}, and it is right on {_percent(shipped.accuracy)} "
-        f"where the trained model is on {_percent(trained.accuracy)}."
+    comparison = (
+        f"On {parity.clips} {parity.side} it predicts the trained model's class for "
+        f"{_percent(parity.argmax_agreement)}, its logits differ by at most {number(parity.max_abs_error)}, and it is "
+        f"right on {_percent(shipped.accuracy)} where the trained model is on {_percent(trained.accuracy)}."
     )
     verdict = f"Every bound of profile '{facts.profile.name}' is met: it changes the trained model little."
     if broken:
-        named = "; ".join(f"{bound.what}: {bound.found}, allowed {bound.allowed}" for bound in broken)
+        named = "; ".join(f"{bound.name}: {bound.found}, allowed {bound.allowed}" for bound in broken)
         verdict = f"It must not be trusted. Out of bounds: {named}."
     tested = facts.manifest.accuracy.get("accuracy")
-    yield Paragraph(f"{what} {like} {verdict}", "bad" if broken else "good")
+    yield Paragraph(f"{summary} {comparison} {verdict}", "bad" if broken else "good")
     if tested is not None:
         generated = " They are generated recordings." if manifest.dataset.get("kind") == "synthetic" else ""
         yield Paragraph(
             f"Whether the model is good enough is another question: after training the trained model was right on "
-            f"{_percent(tested)} of all test clips.{generated} This file was not run on them: 'kd-edge evaluate FILE "
-            "--streaming' does it."
+            f"{_percent(tested)} of all test clips.{generated} This file was not run on them: use 'kd-edge evaluate "
+            "FILE --streaming'."
         )
     yield _calibration(facts)
     if facts.profile.precision != "fp32" and parity.stream is None:
         yield Paragraph("It was not compared frame by frame in a stream.")
     yield Table(
         (f"bound of profile '{facts.profile.name}'", "found", "allowed", "met"),
-        [(bound.what, bound.found, bound.allowed, "yes" if bound.met else "NO") for bound in bounds],
+        [(bound.name, bound.found, bound.allowed, "yes" if bound.met else "NO") for bound in bounds],
     )
 
 
@@ -181,8 +182,8 @@ def _calibration(facts: _Facts) -> Paragraph:
     manifest = facts.manifest
     if not manifest.calibrated_on:
         return Paragraph(
-            "UNCALIBRATED: temperature and unknown threshold were fitted on nobody's clips. A confidence is what the "
-            "network happens to say and must not be acted on. Hold subjects out in the recipe and train again.",
+            "UNCALIBRATED: temperature and unknown threshold were not fitted, as no clips were held out. Confidences "
+            "may be far off and must not be acted on. Hold subjects out in the recipe and train again.",
             "warning",
         )
     threshold = f"below {_percent(manifest.unknown_threshold)} the answer is 'unknown'"
@@ -193,32 +194,32 @@ def _calibration(facts: _Facts) -> Paragraph:
     kept = f"{_percent(float(known.mean()))} of these clips stay known"
     of_those = f", and {_percent(float(right.mean()))} of those are right" if known.any() else ""
     ece = facts.shipped.figures.ece
-    poor = " That is much: look at the diagram before acting on a confidence." if ece > POOR_CALIBRATION else ""
+    poor = " That is high: check the diagram before acting on a confidence." if ece > POOR_CALIBRATION else ""
     return Paragraph(
         f"Confidences are calibrated on {manifest.calibrated_on}: temperature {manifest.temperature:.3g}, {threshold}, "
-        f"which keeps 95 % of the right answers of the trained model; of what ships, {kept}{of_those}. Its calibration "
-        f"error (ECE) is {_percent(ece)}, on the clips that decided temperature and threshold, so a little flattering."
-        f"{poor}",
+        f"which keeps 95 % of the trained model's right answers; with the exported model, {kept}{of_those}. Its "
+        f"calibration error (ECE) is {_percent(ece)}, measured on the clips that temperature and threshold were fitted "
+        f"on, so slightly optimistic.{poor}",
         "warning" if poor else "plain",
     )
 
 
 def _bounds(facts: _Facts) -> Iterator[_Bound]:
-    """What of a profile can be held against what was found, stage by stage."""
+    """Compare the bounds of the profile with the values found, stage by stage."""
     profile, (trained, *others) = facts.profile, facts.answers
     largest = float(np.abs(trained.logits).max())
     graph = trained
     for answer in others:
         stage, error = answer.figures.stage, answer.figures.max_abs_error
-        what, limit = f"largest error, {stage}", profile.max_abs_error
+        name, limit = f"largest error, {stage}", profile.max_abs_error
         if stage not in ("onnx", profile.precision):
-            what, limit = f"largest difference, {stage} from ONNX Runtime", profile.max_engine_error
+            name, limit = f"largest difference, {stage} from ONNX Runtime", profile.max_engine_error
             error = _largest_difference(answer, graph)
         else:
             graph = answer
             limit = profile.max_onnx_error if stage == "onnx" and profile.precision != "fp32" else limit
         allowed = scaled(limit, largest)
-        yield _Bound(what, number(error), number(allowed), error <= allowed)
+        yield _Bound(name, number(error), number(allowed), error <= allowed)
     expected = trained.logits.argmax(axis=1)
     agreement = min((float(np.mean(a.logits.argmax(axis=1) == expected)) for a in others), default=1.0)
     least = profile.min_argmax_agreement
@@ -234,7 +235,7 @@ def _bounds(facts: _Facts) -> Iterator[_Bound]:
 
 
 def _largest_difference(answer: Answers, of: Answers) -> float:
-    """Of any logit; infinite where one is not finite."""
+    """Return the largest difference of a logit; infinite if a logit is not finite."""
     if not np.isfinite(answer.logits).all():
         return math.inf
     return float(np.abs(answer.logits.astype(np.float64) - of.logits).max())
@@ -245,9 +246,9 @@ def _largest_difference(answer: Answers, of: Answers) -> float:
 
 def _stages(facts: _Facts) -> Iterator[Block]:
     yield Paragraph(
-        "Each stage answers the same clips. Errors are against the trained model's logits, flips against the stage "
-        "before; ms is a rough time of one frame on the machine that exported, of the trained model of one clip: "
-        "kd-edge bench measures."
+        "All stages run on the same clips. Errors are measured against the trained model's logits, flips against the "
+        "previous stage; ms is the rough time of one frame (for the trained model, of one clip) on the machine that "
+        "exported: use kd-edge bench for exact times."
     )
     head = ("stage", "engine", "largest error", "relative error", "flips", "accuracy", "macro F1", "ECE", "ms")
     rows = []
@@ -262,16 +263,16 @@ def _stages(facts: _Facts) -> Iterator[Block]:
         low, high = stream.agreement_interval
         down, up = stream.accuracy_change_interval
         yield Paragraph(
-            f"Frame by frame in streams of {stream.clips} clips, {stream.frames:,} frames: what ships names the "
-            f"float32 graph's class in {_percent(stream.agreement)} of the frames (95 % interval {_percent(low)} to "
-            f"{_percent(high)})."
+            f"Frame by frame in streams of {stream.clips} clips, {stream.frames:,} frames: the exported model predicts "
+            f"the float32 graph's class in {_percent(stream.agreement)} of the frames (95 % interval {_percent(low)} "
+            f"to {_percent(high)})."
         )
         change = f"{_points(stream.accuracy_change)} against the float32 graph (95 % interval {_points(down)} to "
         change = f"{change}{_points(up)})" if down < up else "and no frame became right or wrong"
         yield Paragraph(
             f"It is right in {_percent(stream.accuracy)} of these frames, {change}. That is lower than the clips' "
-            "accuracy in every precision: every frame counts, also those whose window still reaches back into the clip "
-            "before. 'kd-edge evaluate --streaming' scores one label a clip."
+            "accuracy in every precision, because every frame counts, including those whose window still reaches back "
+            "into the previous clip. 'kd-edge evaluate --streaming' scores one label per clip."
         )
 
 
@@ -301,8 +302,8 @@ def _errors(facts: _Facts) -> Iterator[Block]:
     ]
     yield Picture(
         layer_chart(facts.layers, kept),
-        "Relative error of what each layer writes against the float32 graph (dot), from the largest error of what it "
-        "reads (line); a hollow dot is kept in float32. Last column: the largest value in the float32 graph.",
+        "Relative error of each layer's output against the float32 graph (dot), with a line from the largest error of "
+        "its inputs; a hollow dot is kept in float32. Last column: the largest value in the float32 graph.",
         Table(("layer", "error", "added", "largest value", "kept in float32"), rows),
     )
 
@@ -327,7 +328,9 @@ def _confidence(facts: _Facts) -> Iterator[Block]:
     temperatures = dict.fromkeys((1.0, facts.manifest.temperature))
     panels = {f"at temperature {value:.3g}": facts.reliability(value) for value in temperatures}
     errors = [f"{_percent(binned.error)} {name}" for name, binned in panels.items()]
-    yield Paragraph(f"Mean gap between confidence and accuracy (ECE, 15 bins) of what ships: {', '.join(errors)}.")
+    yield Paragraph(
+        f"Mean gap between confidence and accuracy (ECE, 15 bins) of the exported model: {', '.join(errors)}."
+    )
     first, *_ = panels.values()
     bins = len(first.counts)
     rows = [
@@ -341,8 +344,8 @@ def _confidence(facts: _Facts) -> Iterator[Block]:
     heads = chain.from_iterable((f"clips {name}", "mean confidence", "right") for name in panels)
     yield Picture(
         reliability_chart(list(panels.items())),
-        "Share of right answers, % (blue line), by the confidence of what ships; orange is the gap to the mean "
-        "confidence. On the diagonal confidences are honest. Beneath, the number of clips.",
+        "Share of right answers, % (blue line), by the confidence of the exported model; orange is the gap to the mean "
+        "confidence. On the diagonal, confidence equals accuracy. Below: the number of clips.",
         Table(("confidence", *heads), rows),
     )
 
@@ -363,20 +366,20 @@ def _classes(facts: _Facts) -> Iterator[Block]:
     clips = after.sum(axis=1)
     rows = [(labels[i], labels[j], str(clips[i]), str(before[i, j]), str(after[i, j])) for i, j in pairs]
     if rows:
-        yield Paragraph("What is taken for what most often, in clips:")
-        yield Table(("true", "taken for", "clips", "trained model", "what ships"), rows, words=2)
+        yield Paragraph("The most frequent confusions, in clips:")
+        yield Table(("true", "predicted", "clips", "trained model", "exported model"), rows, words=2)
     if len(labels) > MOST_DRAWN_CLASSES:
         return
-    drawn = [("trained model", before), (f"what ships ({facts.manifest.precision})", after)]
+    drawn = [("trained model", before), (f"exported model ({facts.manifest.precision})", after)]
     if np.array_equal(before, after):
-        drawn = [("trained model and what ships, alike", after)]
+        drawn = [("trained model and exported model, identical", after)]
     for title, counts in drawn:
-        caption = "Rows are the truth, columns the answers, in percent of the row."
+        caption = "Rows are the truth, columns the predictions, in percent of the row."
         yield Picture(confusion_chart(counts, labels, title), caption)
 
 
 def _changed(facts: _Facts) -> Iterator[Block]:
-    """Classes that are right more or less often than before."""
+    """List the classes whose recall changed."""
     first, last = facts.answers[0].figures, facts.shipped.figures
     clips = np.bincount(facts.truth, minlength=len(facts.manifest.labels))
     found = [
@@ -385,14 +388,14 @@ def _changed(facts: _Facts) -> Iterator[Block]:
         if before is not None and after is not None and before != after
     ]
     found.sort(key=lambda row: -abs(row[3] - row[2]))
-    before, after = facts.given
+    before, after = facts.predictions
     yield Paragraph(
         f"{int(np.sum(before != after))} of {len(facts.truth)} clips get another class than from the trained model; "
         f"{len(found)} of {len(facts.manifest.labels)} classes are right more or less often."
     )
     if found:
         rows = [(label, str(n), _percent(a), _percent(b), _points(b - a)) for label, n, a, b in found[:_MOST_ROWS]]
-        yield Table(("class", "clips", "trained model", "what ships", "change"), rows)
+        yield Table(("class", "clips", "trained model", "exported model", "change"), rows)
 
 
 # -------------------------------------------------------------------------------------------------------- the file

@@ -1,4 +1,4 @@
-"""Does what ships answer as the trained model does? Stage by stage on real clips, and frame by frame of a stream."""
+"""Compare every stage of an export with the trained model on real clips, and record the result."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from kd_edge.models.saved import SavedStudent
 from kd_edge.types import Float32, Int64
 
 MOST_INPUT_BYTES = 1_000_000_000
-"""The network inputs of all compared clips together; more clips are not compared."""
+"""Upper limit for the network inputs of all compared clips together, in bytes; it limits the number of clips."""
 
 
 MOST_FLOPS = 8e11
-"""Operations of one stage on all compared clips; of a large network fewer clips are compared."""
+"""Upper limit for the operations of one stage on all compared clips; it limits the clips of a large network."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What one stage answered.
+    """The answers of one stage.
 
     Attributes:
-        figures: Against the trained model and the truth.
+        figures: Comparison with the trained model and the truth.
         logits: (N, K) float32.
-        milliseconds: Median time of one frame's step while it answered; of a whole clip where nothing steps.
+        milliseconds: Median time of one frame's step, or of a whole clip for a model that does not step.
     """
 
     figures: StageFigures
@@ -44,22 +44,22 @@ class Answers:
 
 
 class Comparison:
-    """Clips that every stage of an export answers, the trained model first.
+    """The clips on which all stages of an export are compared, starting with the trained model.
 
     Args:
-        inputs: (N, T, C, S, S) float32, the clips as the network sees them.
+        inputs: (N, T, C, S, S) float32, the network inputs of the clips.
         truth: (N,) int64.
-        run: Gives the trained model's logits (1, K) of a clip (1, T, C, S, S).
-        runner: What that is, with its version.
+        run: The trained model, which maps a clip (1, T, C, S, S) to logits (1, K).
+        runner: Name and version of the framework that runs it.
         classes: Number K of classes.
-        temperature: Divides logits before the softmax.
-        side: Whose clips they are, for people.
+        temperature: Divisor of the logits before the softmax.
+        side: Description of the clips.
 
     Attributes:
         inputs: As given.
         truth: As given.
         side: As given.
-        trained: What the trained model answers.
+        trained: Answers of the trained model.
     """
 
     def __init__(
@@ -75,27 +75,27 @@ class Comparison:
     ) -> None:
         self.inputs, self.truth, self.side = inputs, truth, side
         self._classes, self._temperature = classes, temperature
-        self._expected, milliseconds = self._timed(run)
-        self.trained = self.judged("torch", runner, self._expected, before=self._expected, milliseconds=milliseconds)
+        self._expected, milliseconds = self._run_timed(run)
+        self.trained = self.scored("torch", runner, self._expected, before=self._expected, milliseconds=milliseconds)
 
     @classmethod
     def of(cls, student: SavedStudent, recordings: Recordings, profile: ExportProfile) -> Comparison:
-        """The clips that a student's export is judged by.
+        """Choose and open the clips for comparing a student's export.
 
         Args:
             student: The trained model.
             recordings: Its clips.
-            profile: How many are compared.
+            profile: The profile with the number of clips.
 
         Raises:
-            DataError: Not one clip can be read.
-            ExportError: All clips that could be judged by are of one class.
+            DataError: No clip can be read.
+            ExportError: All readable clips belong to one class, or the trained model's logits are not finite.
         """
-        chosen = spread(recordings.compared, _affordable(student, profile.parity_clips))
+        chosen = spread(recordings.compared, _affordable_clips(student, profile.parity_clips))
         opened = [(sample.label, student.network_input(clip)) for sample, clip in recordings.opened(chosen)]
         truth = np.array([label for label, _ in opened], dtype=np.int64)
         check_classes(truth, recordings)
-        made = cls(
+        comparison = cls(
             np.stack([clip for _, clip in opened]),
             truth,
             student.model.answer,
@@ -104,32 +104,32 @@ class Comparison:
             temperature=student.summary.temperature,
             side=recordings.side,
         )
-        if not np.isfinite(made.trained.logits).all():
+        if not np.isfinite(comparison.trained.logits).all():
             raise ExportError(
                 f"the trained student's own answers are not finite on {recordings.side}",
                 "finite logits",
-                "look at its training (metrics.jsonl), and train again",
+                "check its training (metrics.jsonl), and train again",
             )
-        return made
+        return comparison
 
     def answer(self, stage: str, engine: Engine, before: Answers) -> Answers:
-        """What an engine answers to the same clips.
+        """Run an engine on the same clips.
 
         Args:
             stage: Name of the stage.
-            engine: With a step or clip graph.
-            before: The stage before.
+            engine: An engine with a step or clip graph.
+            before: Answers of the previous stage.
         """
-        logits, milliseconds = self._timed(engine.run_clip)
+        logits, milliseconds = self._run_timed(engine.run_clip)
         steps = self.inputs.shape[1] if engine.manifest.graph == "step" else 1
-        return self.judged(stage, engine.name, logits, before=before.logits, milliseconds=milliseconds / steps)
+        return self.scored(stage, engine.name, logits, before=before.logits, milliseconds=milliseconds / steps)
 
     def tolerance(self, bound: float) -> float:
-        """A bound at the size of these logits."""
+        """Scale a bound to the size of these logits."""
         return scaled(bound, float(np.abs(self._expected).max()))
 
-    def _timed(self, run: Callable[[Float32], Float32]) -> tuple[Float32, float]:
-        """Logits (N, K) of all clips, and the median milliseconds of one."""
+    def _run_timed(self, run: Callable[[Float32], Float32]) -> tuple[Float32, float]:
+        """Compute the logits (N, K) of all clips, and the median time of one clip in milliseconds."""
         logits, times = [], []
         for clip in self.inputs:
             start = time.perf_counter()
@@ -137,14 +137,14 @@ class Comparison:
             times.append(time.perf_counter() - start)
         return np.stack(logits), 1000 * float(np.median(times))
 
-    def judged(self, stage: str, engine: str, logits: Float32, *, before: Float32, milliseconds: float) -> Answers:
-        """Answers with their figures.
+    def scored(self, stage: str, engine: str, logits: Float32, *, before: Float32, milliseconds: float) -> Answers:
+        """Compute the figures of a stage's logits.
 
         Args:
             stage: Name of the stage.
-            engine: What ran it, with its version.
+            engine: Name and version of the engine that ran it.
             logits: (N, K) float32.
-            before: (N, K) float32, of the stage before.
+            before: (N, K) float32, logits of the previous stage.
             milliseconds: Median time of one frame's step.
         """
         largest, relative = _errors(logits, self._expected)
@@ -166,7 +166,7 @@ class Comparison:
 
 
 def _errors(found: Float32, expected: Float32) -> tuple[float, float]:
-    """Largest and relative difference; infinite where a number is not finite."""
+    """Return the largest and the relative difference; infinite if a logit is not finite."""
     if not np.isfinite(found).all():
         return float("inf"), float("inf")
     difference = found.astype(np.float64) - expected
@@ -175,14 +175,14 @@ def _errors(found: Float32, expected: Float32) -> tuple[float, float]:
 
 
 def check_classes(truth: Int64, recordings: Recordings) -> None:
-    """Refuse clips that show one class only: neither accuracy nor calibration of such means anything.
+    """Refuse clips of a single class, for which accuracy and calibration are meaningless.
 
     Args:
-        truth: (N,) int64, classes of the clips that could be read.
-        recordings: What they are of.
+        truth: (N,) int64, classes of the readable clips.
+        recordings: The recordings they belong to.
 
     Raises:
-        ExportError: They do.
+        ExportError: All clips belong to one class.
     """
     classes = np.unique(truth)
     if len(classes) == 1:
@@ -195,7 +195,7 @@ def check_classes(truth: Int64, recordings: Recordings) -> None:
 
 
 def shipped_of(answers: Sequence[Answers], precision: Precision) -> Answers:
-    """Of all stages, ONNX Runtime with the graph that ships."""
+    """Return the answers of ONNX Runtime with the exported graph."""
     stage = "onnx" if precision == "fp32" else precision
     return next((answer for answer in answers if answer.figures.stage == stage), answers[-1])
 
@@ -207,7 +207,7 @@ def parity(
     bound: float,
     stream: StreamFigures | None,
 ) -> Parity:
-    """The manifest's record of all stages, the trained model first; its own figures are of the graph that ships."""
+    """Create the manifest's record of all stages; its top-level figures are those of the exported graph."""
     shipped = shipped_of(answers, precision)
     return Parity(
         max_abs_error=shipped.figures.max_abs_error,
@@ -221,20 +221,20 @@ def parity(
 
 
 class Fault(NamedTuple):
-    """What of a stage is out of its profile's bounds."""
+    """A violation of a profile's bound by a stage."""
 
     found: str
     expected: str
 
 
 Bound = Literal["max_onnx_error", "max_abs_error"]
-"""Which bound of a profile a stage's largest error is held to."""
+"""The bound of a profile that applies to a stage's largest error."""
 
 
 def engine_faults(
     answers: Answers, shipped: Answers, comparison: Comparison, profile: ExportProfile
 ) -> Iterator[Fault]:
-    """What of another engine is out of its profile's bounds, by ONNX Runtime's answers with the graph that ships."""
+    """Find violations of the profile's bounds by another engine, compared with ONNX Runtime on the exported graph."""
     largest, _ = _errors(answers.logits, shipped.logits)
     tolerance = comparison.tolerance(profile.max_engine_error)
     if not largest <= tolerance:
@@ -243,11 +243,11 @@ def engine_faults(
             f"at most {tolerance:.3g} (max_engine_error {profile.max_engine_error:g} of profile '{profile.name}' times "
             "the largest logit)",
         )
-    yield from classes_of(answers, comparison, profile)
+    yield from class_faults(answers, comparison, profile)
 
 
-def faults_of(answers: Answers, comparison: Comparison, profile: ExportProfile, bound: Bound) -> Iterator[Fault]:
-    """What of a stage is out of its profile's bounds."""
+def stage_faults(answers: Answers, comparison: Comparison, profile: ExportProfile, bound: Bound) -> Iterator[Fault]:
+    """Find violations of the profile's bounds by a stage."""
     figures, clips, limit = answers.figures, len(comparison.truth), float(getattr(profile, bound))
     tolerance = comparison.tolerance(limit)
     if not figures.max_abs_error <= tolerance:
@@ -255,11 +255,11 @@ def faults_of(answers: Answers, comparison: Comparison, profile: ExportProfile, 
             f"differs from the trained model by {figures.max_abs_error:.3g} on {clips} clips",
             f"at most {tolerance:.3g} ({bound} {limit:g} of profile '{profile.name}' times the largest logit)",
         )
-    yield from classes_of(answers, comparison, profile)
+    yield from class_faults(answers, comparison, profile)
 
 
-def classes_of(answers: Answers, comparison: Comparison, profile: ExportProfile) -> Iterator[Fault]:
-    """What of a stage's classes is out of its profile's bounds, by the trained model's and by the truth."""
+def class_faults(answers: Answers, comparison: Comparison, profile: ExportProfile) -> Iterator[Fault]:
+    """Find violations of the profile's bounds by a stage's predicted classes: agreement and accuracy."""
     figures, clips = answers.figures, len(comparison.truth)
     agreement = metrics.accuracy(answers.logits.argmax(axis=1), comparison.trained.logits.argmax(axis=1))
     if agreement < profile.min_argmax_agreement:
@@ -276,8 +276,8 @@ def classes_of(answers: Answers, comparison: Comparison, profile: ExportProfile)
         )
 
 
-def _affordable(student: SavedStudent, clips: int) -> int:
-    """How many clips are compared: memory holds them, and no stage takes longer than some ten seconds."""
+def _affordable_clips(student: SavedStudent, clips: int) -> int:
+    """Limit the number of compared clips, so that they fit into memory and no stage takes more than about 10 s."""
     spec = student.spec.preprocess
-    one = 4 * student.spec.segments * spec.input_channels * spec.input_px**2
-    return max(1, min(clips_within(MOST_FLOPS, student, clips), MOST_INPUT_BYTES // one))
+    clip_bytes = 4 * student.spec.segments * spec.input_channels * spec.input_px**2
+    return max(1, min(clips_within(MOST_FLOPS, student, clips), MOST_INPUT_BYTES // clip_bytes))

@@ -1,4 +1,4 @@
-"""Export profiles: the precision that ships and how closely it must reproduce the trained model."""
+"""Export profiles: the precision of the exported graph and how closely it must reproduce the trained model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kd_edge.artifact import Precision
 __all__ = ["ExportProfile", "Precision", "scaled"]
 
 RangeMethod = Literal["least_squares", "extremes", "percentile", "entropy"]
-"""How the range of a quantised activation is made of the values that were seen."""
+"""Method of computing the range of a quantised activation from the observed values."""
 
 _EIGHT_BITS = {"max_abs_error": 0.2, "max_engine_error": 0.1, "min_argmax_agreement": 0.9, "golden_tolerance": 0.1}
 _BOUNDS: dict[str, dict[str, float]] = {
@@ -24,38 +24,38 @@ _BOUNDS: dict[str, dict[str, float]] = {
     "int8": _EIGHT_BITS,
     "int8-tensorrt": _EIGHT_BITS,
 }
-"""By precision: what float32's bounds are replaced by."""
+"""Default bounds of each precision that differ from those of float32."""
 
 
 class ExportProfile(BaseModel):
     """One file of ``export/profiles``.
 
     Attributes:
-        name: Shown in reports.
+        name: Name shown in reports.
         precision: Arithmetic inside the graph; inputs and outputs are float32 in every precision.
         graph: ``step`` is the streaming step that the runtime runs, ``clip`` the plain clip model.
         opset: ONNX operator set.
-        engine: The engine whose answers are held to the bounds, beside ONNX Runtime's.
-        carry: What is converted and carried in the artifact for other engines.
+        engine: A further engine besides ONNX Runtime whose answers must meet the bounds.
+        carry: Engines for which a converted model is included in the artifact.
         keep_float32: Nodes that stay in float32 in a lower precision, as patterns of their names (``head.*``).
-        range_clips: Training clips whose frames give quantised activations their ranges, spread evenly.
-        range_method: How: ``least_squares``, where rounding and clipping together lose least; the ``extremes`` that
-            were seen; all but a ``percentile``; ``entropy``, where the distribution changes least.
-        max_abs_error: Largest difference of a logit from the torch model that passes, where no logit exceeds 1 in size;
-            it grows in proportion to the largest logit, as the resolution of floating-point numbers does.
-        max_onnx_error: The same of the float32 graph on the way to a lower precision.
-        max_engine_error: The same of another engine from ONNX Runtime with that graph.
-        min_argmax_agreement: Smallest share of clips whose most probable class stays the trained model's.
-        min_stream_agreement: Smallest share of a stream's frames whose class stays the float32 graph's.
-        max_accuracy_drop: How much smaller the share of right clips may be than the trained model's.
-        parity_clips: Real clips that are compared, spread evenly over classes and subjects; of a large network
-            fewer.
-        stream_frames: Frames of a stream that are compared, at least, where the clips have so many; 0 for none.
-        golden_tolerance: Largest difference of a logit in the self-test at load, with the same proportion. Wider than
-            ``max_abs_error``: engines and image libraries of other machines round differently, a wrong preprocessing is
-            far outside.
-        health: Fit what healthy pictures and familiar features are like, so that a robot is told of others.
-        health_clips: Training clips that are looked at for it, spread evenly over classes and subjects.
+        range_clips: Number of training clips, spread evenly, for the ranges of quantised activations.
+        range_method: Method of computing a range: ``least_squares`` minimises the error of rounding and clipping
+            together; ``extremes`` uses the observed extremes; ``percentile`` clips a small share; ``entropy`` changes
+            the distribution least.
+        max_abs_error: Largest difference of a logit from the torch model that passes if no logit exceeds 1 in size; it
+            scales with the largest logit, as the resolution of floating-point numbers does.
+        max_onnx_error: ``max_abs_error`` of the intermediate float32 graph when exporting a lower precision.
+        max_engine_error: Largest difference of a logit between another engine and ONNX Runtime, scaled likewise.
+        min_argmax_agreement: Smallest share of clips with the trained model's most probable class.
+        min_stream_agreement: Smallest share of a stream's frames with the float32 graph's class.
+        max_accuracy_drop: Largest drop in accuracy from the trained model.
+        parity_clips: Number of real clips compared, spread evenly over classes and subjects; fewer for a large network.
+        stream_frames: Smallest number of stream frames compared, if there are enough; 0 compares none.
+        golden_tolerance: Largest difference of a logit in the self-test at load time, scaled likewise. It is wider than
+            ``max_abs_error``, because engines and image libraries of other machines round differently; a wrong
+            preprocessing is far outside.
+        health: Fit bounds for healthy pictures and familiar features, so that a robot reports others.
+        health_clips: Number of training clips used for this, spread evenly over classes and subjects.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -82,13 +82,13 @@ class ExportProfile(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _bounds_of_the_precision(cls, values: Any) -> Any:
-        """Bounds that a profile leaves out are those of its precision."""
+    def _default_bounds(cls, values: Any) -> Any:
+        """Fill in the default bounds of the precision."""
         if not isinstance(values, dict):
             return values
         return _BOUNDS.get(values.get("precision", "fp32"), {}) | values
 
 
 def scaled(bound: float, largest_logit: float) -> float:
-    """A profile's bound for logits of this size."""
+    """Scale a profile's bound to the size of the logits."""
     return bound * max(1.0, largest_logit)

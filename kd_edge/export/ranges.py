@@ -1,4 +1,4 @@
-"""Real frames on their way through the float32 graph: what quantised activations get their ranges from."""
+"""Run training frames through the float32 graph, to calibrate the ranges of quantised activations."""
 
 from __future__ import annotations
 
@@ -12,31 +12,36 @@ from kd_edge.models.saved import SavedStudent
 from kd_edge.types import Float32
 
 Feed = dict[str, Float32]
-"""What one run of a graph reads: arrays by input name, with a batch axis of 1."""
+"""Inputs of one run of a graph: arrays by input name, with a batch axis of 1."""
 
 MOST_FLOPS = 8e11
-"""Operations on all clips; of a large network fewer clips are run."""
+"""Upper limit for the operations on all clips; it limits the clips of a large network."""
 
 
 def training_feeds(
     student: SavedStudent, recordings: Recordings, engine: Engine, profile: ExportProfile
 ) -> tuple[tuple[Feed, ...], ActivationRanges]:
-    """Runs of the float32 graph on training clips, stepped from a reset state; nobody held out, no test clip.
+    """Collect the inputs of the float32 graph on training clips, stepped from a reset state.
+
+    Held-out clips and test clips are not used.
 
     Args:
-        student: Says how a clip becomes the network's input.
+        student: The student, for preprocessing the clips.
         recordings: Its clips.
-        engine: Of the float32 graph; gives a step its older features and states.
-        profile: How many clips.
+        engine: An engine with the float32 graph; it computes the past features and states of a step.
+        profile: The profile with the number of clips.
+
+    Returns:
+        The inputs of each run, and the manifest's record of the clips.
 
     Raises:
         ExportError: There is no training clip.
-        DataError: Not one can be read.
+        DataError: No clip can be read.
     """
     chosen = spread(recordings.train, clips_within(MOST_FLOPS, student, profile.range_clips))
     if not chosen:
         raise ExportError(
-            "no training clip to take the ranges of int8 activations from",
+            "no training clip to calibrate the ranges of int8 activations on",
             "the recordings the student was trained on",
             "add --data DIR, or export in fp16",
         )
@@ -44,7 +49,7 @@ def training_feeds(
     ids = []
     for sample, clip in recordings.opened(chosen):
         ids.append(sample.id)
-        feeds += _feeds(student.network_input(clip), engine)
+        feeds += _clip_feeds(student.network_input(clip), engine)
     facts = ActivationRanges(
         side=f"training clips (split {student.spec.split})",
         clips=tuple(ids),
@@ -54,8 +59,8 @@ def training_feeds(
     return tuple(feeds), facts
 
 
-def _feeds(clip: Float32, engine: Engine) -> list[Feed]:
-    """The runs that label one clip (T, C, S, S)."""
+def _clip_feeds(clip: Float32, engine: Engine) -> list[Feed]:
+    """Collect the inputs of the runs that classify one clip (T, C, S, S)."""
     if engine.manifest.graph == "clip":
         return [{"clip": clip[None]}]
     binding, feeds = engine.bind(1), []

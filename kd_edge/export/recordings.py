@@ -1,4 +1,4 @@
-"""The recordings an export looks at: training clips give ranges and bounds, held-out ones say how good it is."""
+"""The recordings used by an export: training clips for ranges and bounds, held-out clips for the comparison."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kd_edge.data import Dataset, Sample, training_sides
 from kd_edge.errors import DataError
 from kd_edge.types import Clip
 
-if TYPE_CHECKING:  # fitting a finished artifact anew needs no torch
+if TYPE_CHECKING:  # refitting a finished artifact needs no torch
     from kd_edge.models.saved import SavedStudent
 
 T = TypeVar("T")
@@ -20,15 +20,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Recordings:
-    """A student's clips by what they may be used for.
+    """A student's clips by permitted use.
 
     Attributes:
-        dataset: Opens them.
-        modality: Of the student.
-        train: Those it learned from.
-        validation: Training clips held out; empty where the recipe holds nobody out.
+        dataset: The data set of the clips.
+        modality: Modality of the student.
+        train: The clips it was trained on.
+        validation: Clips held out of the training side; empty if the recipe holds nobody out.
         test: The test side.
-        held_out: Whose the validation clips are, for people.
+        held_out: Description of the subjects or trials held out.
     """
 
     dataset: Dataset
@@ -40,36 +40,36 @@ class Recordings:
 
     @classmethod
     def of(cls, student: SavedStudent, dataset: Dataset) -> Recordings:
-        """Those of a run's student.
+        """Collect the clips of a run's student.
 
         Raises:
-            DataError: The split is unknown, or who was held out is not in these recordings.
+            DataError: The split is unknown, or the held-out subjects or trials are not in these recordings.
         """
         protocol, split = student.summary.protocol, dataset.split(student.spec.split)
         subjects, trials = protocol.validation_subjects, protocol.validation_trials
         train, validation = training_sides(split, subjects, trials)
         held_out = (("subject", subjects), ("trial", trials))
-        who = [f"{what}{'s' * (len(names) > 1)} {', '.join(names)}" for what, names in held_out if names]
-        whose = " and ".join(who) or "the split's own"
-        return cls(dataset, student.spec.modality, train, validation, split.test, whose)
+        groups = [f"{unit}{'s' * (len(names) > 1)} {', '.join(names)}" for unit, names in held_out if names]
+        description = " and ".join(groups) or "the split's own"
+        return cls(dataset, student.spec.modality, train, validation, split.test, description)
 
     @property
     def compared(self) -> tuple[Sample, ...]:
-        """The clips that an export is judged by: validation clips, else test clips."""
+        """The clips for the comparison: validation clips, or test clips if there are none."""
         return self.validation or self.test
 
     @property
     def side(self) -> str:
-        """Whose clips those are, for people."""
+        """Description of the compared clips."""
         if self.validation:
             return f"validation clips ({self.held_out})"
         return "test clips (the recipe holds nobody out)"
 
     def opened(self, samples: Sequence[Sample]) -> Iterator[tuple[Sample, Clip]]:
-        """The clips of samples; damaged recordings are passed over as long as one can be read.
+        """Open the clips of samples; damaged recordings are skipped as long as at least one can be read.
 
         Raises:
-            DataError: Not one can be read, or there is none.
+            DataError: No clip can be read, or there is none.
         """
         faults: list[DataError] = []
         for sample in samples:
@@ -84,11 +84,11 @@ class Recordings:
 
 
 def spread(samples: Iterable[Sample], count: int) -> list[Sample]:
-    """At most ``count`` of the samples, evenly over classes and, within them, subjects."""
+    """Choose at most ``count`` of the samples, evenly over classes and, within classes, over subjects."""
     return evenly(sorted(samples, key=lambda s: (s.label, s.subject, s.view, s.id)), count)
 
 
 def evenly(items: Sequence[T], count: int) -> list[T]:
-    """At most ``count`` of the items, in their order and as far apart as can be."""
+    """Choose at most ``count`` of the items, evenly spaced and in order."""
     chosen = np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int))
     return [items[i] for i in chosen]

@@ -1,4 +1,4 @@
-"""Artifacts with random weights: speed and memory of an architecture can be measured before anything is trained."""
+"""Create artifacts with random weights, to measure speed and memory of an architecture before training."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ def make_reference_artifact(
 
     Args:
         backbone: One of ``BACKBONES``.
-        input_px: Side of the input; frames are resized to 8/7 of it, 256 for 224.
+        input_px: Side of the input in pixels; frames are resized to 8/7 of it (256 for 224).
         path: The artifact to write.
         temporal: Temporal model; not ``tsm``, which has no streaming step.
-        motion: Three frames 70 ms apart as channels; otherwise the one channel three times.
+        motion: Whether the channels are three frames 70 ms apart instead of three copies of one frame.
         precision: Arithmetic inside the graph.
         segments: Number T of segments.
         clip_seconds: Length of the window.
-        carry: ``ncnn`` to convert it for that engine, too.
+        carry: ``ncnn`` to include a converted model for that engine.
 
     Raises:
-        ConfigError: 8-bit integers, whose ranges need recordings, an unknown backbone, one without the residual blocks
-            that ``tsm_causal`` needs, or an input outside 8 to 1792 pixels.
+        ConfigError: The precision is int8, whose ranges need recordings, the backbone is unknown or lacks the residual
+            blocks that ``tsm_causal`` needs, or the input is not 8 to 1792 pixels.
     """
     started = time.monotonic()
     if precision not in ("fp32", "fp16"):
         raise ConfigError(
             f"an untrained network in {precision}, whose ranges come from training recordings",
             "fp32 or fp16",
-            "train one",
+            "train a student first",
         )
     if backbone not in BACKBONES:
         raise ConfigError(

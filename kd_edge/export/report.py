@@ -1,4 +1,4 @@
-"""The figures of one export."""
+"""The summary of an export, and counts of parameters and operations."""
 
 from __future__ import annotations
 
@@ -17,22 +17,27 @@ from kd_edge.models.shift import shifts, state_shapes
 
 
 class ExportReport(BaseModel):
-    """What was written and how good it is.
+    """The file written by an export, and its quality.
 
     Attributes:
         file: The artifact.
         file_bytes: Size of the artifact.
-        graph_bytes: Size of the ONNX graph in it; the rest is golden clip and manifest.
-        parameters: Number of the model's weights.
-        step_flops: Floating-point operations (a multiply-add is two) of one streaming step; of one frame's share of a
-            clip where the model has none.
-        clip_flops: Floating-point operations of the clip model on one window.
+        graph_bytes: Size of its ONNX graph; the rest is mainly golden clip and manifest.
+        golden_frames: Number of frames of the golden clip; 0 without one.
+        precision: Arithmetic inside the graph.
+        graph: ``step`` or ``clip``.
+        opset: ONNX operator set.
         nodes: Number of nodes of the graph.
+        parameters: Number of the model's weights.
+        step_flops: Floating-point operations (a multiply-add is two) of one streaming step; for a model without a
+            step, a clip's operations divided by its frames.
+        clip_flops: Floating-point operations of the clip model on one window.
         parity: Comparison with the trained model on real clips; None for random weights.
-        kept_float32: Nodes of a lower precision that stayed in float32, and why.
-        calibrated_on: Whose clips decided temperature and threshold; empty when nobody's did.
-        health: Bounds of a healthy picture; None where none were fitted.
-        familiar_fitted_on: Which windows decided what is unfamiliar; empty where nothing did.
+        kept_float32: Nodes of a lower-precision graph that stayed in float32, with the reason for each.
+        calibrated_on: Description of the clips that temperature and threshold were fitted on; empty if not fitted.
+        health: Bounds of a healthy picture; None if not fitted.
+        familiar_fitted_on: Description of the windows that the threshold of unfamiliar windows was fitted on; empty if
+            not fitted.
         seconds: Wall time of the export.
     """
 
@@ -57,12 +62,12 @@ class ExportReport(BaseModel):
 
 
 def count_parameters(model: ClipModel) -> int:
-    """Number of weights."""
+    """Count a model's weights."""
     return sum(p.numel() for p in model.parameters())
 
 
 def count_flops(model: ClipModel, in_channels: int, input_px: int) -> tuple[int, int]:
-    """Operations of one streaming step and of the clip model on one window; convolutions and matrix products."""
+    """Count operations (convolutions and matrix products) of one streaming step and of the clip model on one window."""
     frame = torch.zeros(1, in_channels, input_px, input_px)
     past = torch.zeros(1, model.segments - 1, model.backbone.feature_size)
     states = [torch.zeros(1, *shape) for _, shape in state_shapes(model.backbone, in_channels, input_px)]
@@ -77,12 +82,12 @@ def count_flops(model: ClipModel, in_channels: int, input_px: int) -> tuple[int,
 
 
 def clips_within(flops: float, student: SavedStudent, wanted: int) -> int:
-    """How many clips a student answers with so many operations; at most those that are wanted, at least eight."""
+    """Return how many clips a student can process with this many operations: at least eight, at most ``wanted``."""
     spec = student.spec.preprocess
     _, clip = count_flops(student.model, spec.input_channels, spec.input_px)
     return min(wanted, max(8, int(flops // clip)))
 
 
 def opset_of(proto: onnx.ModelProto) -> int:
-    """The default operator set a graph really has."""
+    """Return the version of the default operator set that a graph actually uses."""
     return next(int(entry.version) for entry in proto.opset_import if not entry.domain)

@@ -1,4 +1,4 @@
-"""The stages of an export, each held to its bounds: trained model, float32 graph, precision, other engines."""
+"""Run the stages of an export and check each against its bounds: trained model, float32 graph, precision, engines."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from kd_edge.engines import Engine, EngineName, open_engine
 from kd_edge.errors import ExportError, printable
 from kd_edge.export.culprits import culprits
 from kd_edge.export.layers import layer_errors, likeliest
-from kd_edge.export.ncnn import prove, to_ncnn
-from kd_edge.export.parity import Answers, Bound, Comparison, Fault, engine_faults, faults_of, parity
+from kd_edge.export.ncnn import to_ncnn, verify
+from kd_edge.export.parity import Answers, Bound, Comparison, Fault, engine_faults, parity, stage_faults
 from kd_edge.export.precision import Converted, convert, observe
 from kd_edge.export.profile import ExportProfile
 from kd_edge.export.ranges import Feed, training_feeds
@@ -26,31 +26,31 @@ from kd_edge.machine import usable_cores
 from kd_edge.models.saved import SavedStudent
 
 Say = Callable[[str], None]
-"""Told what is being done."""
+"""Callback for progress messages."""
 
 MOST_THREADS = 4
 _TRIES = 20
-"""Conversions that the search for such nodes may take."""
-_PROVED = 8
-"""Clips on which all that a converted step gives is compared, not its logits only."""
+"""Largest number of conversions in the search for nodes that must stay in float32."""
+_VERIFIED = 8
+"""Number of clips on which all outputs of a converted step are compared, not only its logits."""
 _NAMED = 6
-"""Nodes that an error names; the rest are counted."""
+"""Number of nodes named in an error; the rest are counted."""
 _KEPT = "without it the {precision} graph is out of the bounds of profile '{profile}'"
 
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """What ships, proved, and what it was proved by.
+    """The verified result of all stages, with the data of the comparison.
 
     Attributes:
         proto: The graph in its precision.
         exact: The float32 graph.
-        artifact: A file with the graph and what it carries, without golden clip, in the scratch folder.
-        manifest: With the figures of all stages.
-        attachments: What the artifact carries for other engines, by name.
+        artifact: A file with the graph and its attachments, without golden clip, in the scratch folder.
+        manifest: The manifest with the figures of all stages.
+        attachments: Models for other engines, by name.
         comparison: The clips and the trained model's answers.
-        answers: Of every stage, the trained model's first.
-        feeds: Runs of the float32 graph on training clips; none for float32.
+        answers: Answers of all stages, the trained model's first.
+        feeds: Inputs of the float32 graph on training clips; empty for float32.
     """
 
     proto: onnx.ModelProto
@@ -64,12 +64,12 @@ class Staged:
 
 
 def export_threads() -> int:
-    """How many threads the engines of an export use."""
+    """Number of threads for the engines of an export."""
     return min(MOST_THREADS, usable_cores())
 
 
-def opened_here(artifact: Artifact, engine: EngineName = "onnxruntime") -> Engine:
-    """An engine for the comparisons of an export; no other one in its place."""
+def open_here(artifact: Artifact, engine: EngineName = "onnxruntime") -> Engine:
+    """Open an engine for the comparisons of an export, without fallback to another one."""
     return open_engine(artifact, engine=engine, threads=export_threads(), strict=True)
 
 
@@ -84,33 +84,33 @@ def stage(
     auto_precision: bool,
     say: Say,
 ) -> Staged:
-    """Take a float32 graph to what ships; every stage is compared with the trained model.
+    """Convert a float32 graph to the profile's precision, comparing every stage with the trained model.
 
     Args:
         student: The trained model.
         recordings: Its clips.
-        profile: Precision, engines, bounds.
+        profile: Precision, engines and bounds.
         exact: The float32 graph.
-        manifest: Of what ships, without figures.
-        folder: For files on the way.
+        manifest: The manifest of the exported graph, without figures.
+        folder: Folder for intermediate files.
         auto_precision: Keep the nodes in float32 that put a lower precision out of bounds.
-        say: Told what is being done.
+        say: Called with a message for each step.
 
     Raises:
         ExportError: A stage is out of bounds.
     """
-    say(f"asking the trained model: {recordings.side}")
+    say(f"running the trained model on {recordings.side}")
     comparison = Comparison.of(student, recordings, profile)
     ranges: ActivationRanges | None = None
     stream: StreamFigures | None = None
     feeds: tuple[Feed, ...] = ()
     with ExitStack() as opened:
-        say("asking the float32 graph")
-        written = _written(exact, manifest.model_copy(update={"precision": "fp32"}), folder / "fp32.onnx")
-        exact_engine = opened.enter_context(opened_here(written))
+        say("running the float32 graph")
+        written = _write_and_load(exact, manifest.model_copy(update={"precision": "fp32"}), folder / "fp32.onnx")
+        exact_engine = opened.enter_context(open_here(written))
         answers = [comparison.trained, comparison.answer("onnx", exact_engine, comparison.trained)]
         bound: Bound = "max_abs_error" if profile.precision == "fp32" else "max_onnx_error"
-        _refuse(faults_of(answers[-1], comparison, profile, bound), "float32 graph", (), RELEASES)
+        _refuse(stage_faults(answers[-1], comparison, profile, bound), "float32 graph", (), RELEASES)
         shipped, lowered = Converted(exact, {}), answers[-1]
         if profile.precision != "fp32":
             say(f"converting to {profile.precision}")
@@ -122,7 +122,7 @@ def stage(
             lowering = _Lowering(exact, manifest, profile, feeds, comparison, streams, answers[-1], folder)
             shipped, written, lowered, stream = lowering.within_bounds(auto_precision=auto_precision, say=say)
             answers.append(lowered)
-        attachments = _carried(student, profile, say)
+        attachments = _convert_carried(student, profile, say)
         manifest = manifest.model_copy(
             update={
                 "kept_float32": shipped.kept,
@@ -130,12 +130,12 @@ def stage(
             }
         )
         if attachments:
-            written = _written(shipped.proto, manifest, folder / "carrying.onnx", attachments)
+            written = _write_and_load(shipped.proto, manifest, folder / "carrying.onnx", attachments)
         for name in engines_of(profile)[1:]:
-            say(f"asking {name}")
-            if name in profile.carry:  # converted by another program: its features and states are proved, too
-                prove(student.model, written, comparison.inputs[:_PROVED], profile.max_engine_error)
-            engine = opened.enter_context(opened_here(written, name))
+            say(f"running {name}")
+            if name in profile.carry:  # converted by another program, so features and states are verified, too
+                verify(student.model, written, comparison.inputs[:_VERIFIED], profile.max_engine_error)
+            engine = opened.enter_context(open_here(written, name))
             answers.append(comparison.answer(name, engine, answers[-1]))
             _refuse(engine_faults(answers[-1], lowered, comparison, profile), name, (), OTHER_ENGINE)
     figures = parity(answers, comparison, profile.precision, profile.max_abs_error, stream)
@@ -152,20 +152,21 @@ def stage(
 
 
 def check_carried(profile: ExportProfile, segments: int) -> None:
-    """Refuse what ncnn cannot run, before anything takes time.
+    """Check that ncnn can run what the profile requests, before any slow step.
 
     Raises:
-        ExportError: The profile asks for it.
+        ExportError: ncnn cannot run it.
     """
     fault = ""
     if "ncnn" in profile.carry and profile.graph != "step":
-        fault = "an ncnn model beside a clip graph"
+        fault = "an ncnn model with a clip graph"
     elif "ncnn" in profile.carry and profile.precision.startswith("int8"):
         fault = (
-            f"an ncnn model beside {profile.precision}: its integers are slow, its float32 would be another function"
+            f"an ncnn model with {profile.precision}: ncnn is slow in integers, and in float32 it would be another "
+            "function"
         )
     elif "ncnn" in profile.carry and segments < 2:
-        fault = "an ncnn model of windows of one segment, whose past is empty"
+        fault = "an ncnn model for windows of one segment, whose past is empty"
     elif profile.engine == "ncnn" and "ncnn" not in profile.carry:
         fault = "engine 'ncnn' without an ncnn model in the artifact"
     if fault:
@@ -177,7 +178,7 @@ def check_carried(profile: ExportProfile, segments: int) -> None:
 
 
 def engines_of(profile: ExportProfile) -> tuple[EngineName, ...]:
-    """The engines whose answers are compared, ONNX Runtime first."""
+    """Names of the engines to compare, ONNX Runtime first."""
     return tuple(dict.fromkeys(("onnxruntime", profile.engine, *profile.carry)))
 
 
@@ -185,7 +186,7 @@ def engines_of(profile: ExportProfile) -> tuple[EngineName, ...]:
 
 
 class _Attempt(NamedTuple):
-    """A graph in its precision, its file, and what it answers."""
+    """A graph in its precision, its file and its answers."""
 
     converted: Converted
     written: Artifact
@@ -194,7 +195,7 @@ class _Attempt(NamedTuple):
 
 
 class _Lowering:
-    """Tries a lower precision, with some nodes kept in float32."""
+    """Attempts at a lower precision, with different sets of nodes kept in float32."""
 
     def __init__(
         self,
@@ -211,21 +212,21 @@ class _Lowering:
         self._comparison, self._streams = comparison, streams
         self._before, self._path = before, folder / "lowered.onnx"
         self._tried = 0
-        self._seen = observe(exact, profile, feeds)  # once, however often it is converted
+        self._seen = observe(exact, profile, feeds)  # once for all conversions
 
     def within_bounds(self, *, auto_precision: bool, say: Say) -> _Attempt:
-        """The graph in its precision.
+        """Convert the graph to its precision, within the profile's bounds.
 
         Raises:
-            ExportError: It is out of bounds; the nodes that cause it are named.
+            ExportError: The graph is out of bounds; the error names the nodes that cause it.
         """
-        what = f"{self._profile.precision} graph"
-        say(f"asking the {what}")
+        stage = f"{self._profile.precision} graph"
+        say(f"running the {stage}")
         first = self._attempt(frozenset())
         faults = self._faults(first)
         if not faults:
             return first
-        say(f"the {what} is out of bounds: looking for the nodes that cause it")
+        say(f"the {stage} is out of bounds: looking for the nodes that cause it")
         lowered = [node.name for node in self._exact.graph.node if node.name not in first.converted.kept]
         found = culprits(
             lowered,
@@ -234,7 +235,7 @@ class _Lowering:
             tries=_TRIES,
         )
         if found is None or not auto_precision:
-            _refuse(faults, what, () if found is None else found.nodes, HIGHER if found is None else AUTOMATIC)
+            _refuse(faults, stage, () if found is None else found.nodes, HIGHER if found is None else AUTOMATIC)
             raise AssertionError
         last = self._attempt(frozenset(found.nodes))
         why = _KEPT.format(precision=self._profile.precision, profile=self._profile.name)
@@ -248,11 +249,11 @@ class _Lowering:
 
     def _attempt(self, keep: frozenset[str]) -> _Attempt:
         converted = convert(self._exact, self._profile, self._feeds, keep=keep, seen=self._seen)
-        written = _written(converted.proto, self._manifest, self._path)
-        with opened_here(written) as engine:
+        written = _write_and_load(converted.proto, self._manifest, self._path)
+        with open_here(written) as engine:
             answers = self._comparison.answer(self._profile.precision, engine, self._before)
             stream = None
-            if self._streams is not None and not self._clip_faults(answers):  # else it fails without
+            if self._streams is not None and not self._clip_faults(answers):  # otherwise it fails anyway
                 stream = self._streams.figures(engine)
         return _Attempt(converted, written, answers, stream)
 
@@ -261,7 +262,7 @@ class _Lowering:
         return faults if attempt.stream is None else [*faults, *stream_faults(attempt.stream, self._profile)]
 
     def _clip_faults(self, answers: Answers) -> list[Fault]:
-        return list(faults_of(answers, self._comparison, self._profile, "max_abs_error"))
+        return list(stage_faults(answers, self._comparison, self._profile, "max_abs_error"))
 
 
 # --------------------------------------------------------------------------------------------------------- refusals
@@ -273,7 +274,7 @@ OTHER_ENGINE = "leave it out, try another release of it, or widen the bound in a
 
 
 def stream_faults(stream: StreamFigures, profile: ExportProfile) -> list[Fault]:
-    """What of a stream is out of a profile's bounds."""
+    """Find violations of the profile's bounds in a stream."""
     if stream.agreement >= profile.min_stream_agreement:
         return []
     return [
@@ -284,19 +285,19 @@ def stream_faults(stream: StreamFigures, profile: ExportProfile) -> list[Fault]:
     ]
 
 
-def _refuse(faults: Iterable[Fault], what: str, nodes: Sequence[str], fix: str) -> None:
-    """Raise an ExportError for the first fault, if there is one."""
+def _refuse(faults: Iterable[Fault], stage: str, nodes: Sequence[str], fix: str) -> None:
+    """Raise an ExportError for the first fault, if any."""
     for fault in faults:
         because = ""
         if nodes:
             named = ", ".join(printable(node) for node in nodes[:_NAMED])
             more = f" and {len(nodes) - _NAMED} more" if len(nodes) > _NAMED else ""
             because = f", because of {named}{more}"
-        raise ExportError(f"the {what} {fault.found}{because}", fault.expected, f"{fix}; nothing was written")
+        raise ExportError(f"the {stage} {fault.found}{because}", fault.expected, f"{fix}; nothing was written")
 
 
-def _carried(student: SavedStudent, profile: ExportProfile, say: Say) -> dict[str, bytes]:
-    """What other engines are given, by name."""
+def _convert_carried(student: SavedStudent, profile: ExportProfile, say: Say) -> dict[str, bytes]:
+    """Convert the models for other engines; return them by attachment name."""
     if "ncnn" not in profile.carry:
         return {}
     say("converting for ncnn")
@@ -306,7 +307,7 @@ def _carried(student: SavedStudent, profile: ExportProfile, say: Say) -> dict[st
     return converted.attachments
 
 
-def _written(
+def _write_and_load(
     proto: onnx.ModelProto, manifest: Manifest, path: Path, attachments: dict[str, bytes] | None = None
 ) -> Artifact:
     write(proto.SerializeToString(), manifest, None, path, attachments=attachments or {})

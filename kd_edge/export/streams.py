@@ -1,4 +1,4 @@
-"""Streams labelled frame by frame, as a robot sees them: does what ships answer as the float32 graph does?"""
+"""Compare the exported graph with the float32 graph on streams, labelled frame by frame as on a robot."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from kd_edge.sampling import gather
 from kd_edge.types import Clip, Float32, Int64
 
 _STREAMS = 4
-"""Streams that are labelled frame by frame, at least: of each so many clips as it takes, evenly over the classes."""
+"""Smallest number of streams; each has as many clips as needed, evenly over the classes."""
 
-_AT_ONCE = 64
-"""Frames of a stream that are prepared together."""
+_CHUNK = 64
+"""Number of frames of a stream that are prepared together."""
 
 
 class StreamComparison:
-    """Clips that follow one another, as a robot sees them, and what the float32 graph calls each of their frames.
+    """Streams of consecutive clips, with the float32 graph's label of every frame.
 
     Args:
-        student: Says how frames become the network's input.
-        recordings: Its clips; those that an export is judged by are taken.
-        exact: The float32 step.
-        frames: How many frames get a label, about, where there are so many.
+        student: The student, for preprocessing the frames.
+        recordings: Its clips; the compared ones are used.
+        exact: An engine with the float32 step.
+        frames: Approximate number of frames to label, if there are enough.
 
     Raises:
         ExportError: No window is ever full.
@@ -40,8 +40,8 @@ class StreamComparison:
 
     def __init__(self, student: SavedStudent, recordings: Recordings, exact: Engine, frames: int) -> None:
         self._student, self._recordings = student, recordings
-        self._streams = _chosen(recordings, student, frames)
-        self._exact = self._labels(exact)
+        self._streams = _choose_clips(recordings, student, frames)
+        self._exact = self._classify(exact)
         if not self._exact:
             raise ExportError(
                 f"no window of {student.spec.clip_seconds:.2f} s is ever full on the {recordings.side}",
@@ -50,17 +50,17 @@ class StreamComparison:
             )
 
     def figures(self, shipped: Engine) -> StreamFigures:
-        """How the step in the precision that ships labels the same frames."""
-        labels = self._labels(shipped)
-        of = [sample.id for sample, _ in labels]
+        """Compare the labels of the exported step on the same frames."""
+        labels = self._classify(shipped)
+        clip_ids = [sample.id for sample, _ in labels]
         truth = np.array([sample.label for sample, _ in labels])
-        ours, theirs = (np.array([label for _, label in pairs]) for pairs in (labels, self._exact))
-        same, right, before = ours == theirs, ours == truth, theirs == truth
-        agreement = metrics.paired_interval(same, np.ones_like(same), of)
-        low, high = metrics.proportion_interval(int(same.sum()), len(same))  # has a width where all frames agree, too
-        change = metrics.paired_interval(right, before, of)
+        found, exact = (np.array([label for _, label in pairs]) for pairs in (labels, self._exact))
+        same, right, right_before = found == exact, found == truth, exact == truth
+        agreement = metrics.paired_interval(same, np.ones_like(same), clip_ids)
+        low, high = metrics.proportion_interval(int(same.sum()), len(same))  # has a width even if all frames agree
+        change = metrics.paired_interval(right, right_before, clip_ids)
         return StreamFigures(
-            clips=len(set(of)),
+            clips=len(set(clip_ids)),
             frames=len(labels),
             agreement=1 + agreement.difference,
             agreement_interval=(min(low, 1 + agreement.low), max(high, 1 + agreement.high)),
@@ -69,12 +69,12 @@ class StreamComparison:
             accuracy_change_interval=(change.low, change.high),
         )
 
-    def _labels(self, engine: Engine) -> list[tuple[Sample, int]]:
-        """The class of every frame whose window is full, with the clip it is of."""
+    def _classify(self, engine: Engine) -> list[tuple[Sample, int]]:
+        """Classify every frame whose window is full; return its clip and class."""
         found: list[tuple[Sample, int]] = []
         for samples in self._streams:
             window = _Window(engine)
-            for sample, inputs, stamps_ns in _joined(self._recordings, self._student, samples):
+            for sample, inputs, stamps_ns in _join(self._recordings, self._student, samples):
                 for frame, stamp_ns in zip(inputs, stamps_ns.tolist(), strict=True):
                     label = window.label(frame, stamp_ns)
                     if label is not None:
@@ -83,7 +83,7 @@ class StreamComparison:
 
 
 class _Window:
-    """The features a step is handed back, of one engine and one stream."""
+    """The past features of one engine on one stream."""
 
     def __init__(self, engine: Engine) -> None:
         self._manifest, self._binding = engine.manifest, engine.bind(1)
@@ -91,10 +91,10 @@ class _Window:
         self._features: list[Float32] = []
 
     def label(self, frame: Float32, stamp_ns: int) -> int | None:
-        """The class of the window that ends with a frame (C, S, S); None while the window is not full."""
+        """Classify the window that ends with a frame (C, S, S); None while the window is not full."""
         manifest, binding = self._manifest, self._binding
         if binding.states_in and self._stamps_ns and stamp_ns - self._stamps_ns[-1] < manifest.spacing_ns:
-            return None  # such a model is clocked by its segments
+            return None  # a model with states advances one segment spacing at a time
         stamps_ns = np.array([*self._stamps_ns, stamp_ns], dtype=np.int64)
         at = gather(stamps_ns, stamp_ns, manifest.segments, manifest.spacing_ns)
         binding.frame[0] = frame
@@ -111,15 +111,15 @@ class _Window:
         return None if at is None else int(binding.logits[0].argmax())
 
 
-def _joined(
+def _join(
     recordings: Recordings, student: SavedStudent, samples: Sequence[Sample]
 ) -> Iterator[tuple[Sample, Float32, Int64]]:
-    """Clips one behind the other: network inputs (F, C, S, S) and stamps (F,), a few frames at a time."""
+    """Concatenate clips: yield network inputs (F, C, S, S) and stamps (F,), a few frames at a time."""
     now_ns = 0
     for sample, clip in recordings.opened(samples):
         stamps_ns = clip.stamps_ns - clip.stamps_ns[0] + now_ns
         now_ns = int(stamps_ns[-1]) + _period_ns(clip)
-        for at in np.split(np.arange(len(clip)), range(_AT_ONCE, len(clip), _AT_ONCE)):
+        for at in np.split(np.arange(len(clip)), range(_CHUNK, len(clip), _CHUNK)):
             yield sample, recorded_input(clip, at, student.spec.preprocess), stamps_ns[at]
 
 
@@ -127,13 +127,13 @@ def _period_ns(clip: Clip) -> int:
     return int(np.median(np.diff(clip.stamps_ns))) if len(clip) > 1 else 33_333_333
 
 
-def _chosen(recordings: Recordings, student: SavedStudent, frames: int) -> list[list[Sample]]:
-    """Clips by stream: of a few subjects before one camera each, whose windows are full in about so many frames."""
+def _choose_clips(recordings: Recordings, student: SavedStudent, frames: int) -> list[list[Sample]]:
+    """Choose the clips of each stream (one subject and view) so that windows are full in about this many frames."""
     _, first = next(recordings.opened(recordings.compared))
     before_full = -(-round(student.spec.clip_seconds * 1e9) // (_period_ns(first) * len(first)))  # clips
     ordered = sorted(recordings.compared, key=lambda s: (s.subject, s.view, s.id))
     groups = [list(same) for _, same in groupby(ordered, key=lambda s: (s.subject, s.view))]
-    usable = sum(max(0, len(group) - before_full) for group in groups) * len(first)  # frames of full windows, in all
+    usable = sum(max(0, len(group) - before_full) for group in groups) * len(first)  # frames with a full window
     chosen = evenly(groups, max(_STREAMS, -(-len(groups) * frames // max(1, usable))))
-    each = before_full + -(-frames // (len(chosen) * len(first)))
-    return [sorted(spread(group, each), key=lambda s: s.id) for group in chosen]
+    per_stream = before_full + -(-frames // (len(chosen) * len(first)))  # clips
+    return [sorted(spread(group, per_stream), key=lambda s: s.id) for group in chosen]

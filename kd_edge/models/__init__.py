@@ -1,4 +1,4 @@
-"""Backbones, temporal shifts and heads, the clip model and its streaming step; their settings need no torch."""
+"""Backbones, temporal shifts and heads, the clip model and its streaming step; the settings do not import torch."""
 
 from typing import TYPE_CHECKING
 

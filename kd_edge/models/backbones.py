@@ -1,4 +1,4 @@
-"""Image backbones: one frame to one feature vector, with named stage outputs for feature distillation."""
+"""Image backbones, which map a frame to a feature vector, with named stage outputs for feature distillation."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _MOBILENET_STAGES = ("features.1", "features.3", "features.8", "features.12")
 class Backbone(nn.Sequential):
     """A convolutional network without its classifier: (N, C, S, S) float32 -> (N, D) float32.
 
-    The parts keep torchvision's names, so that torchvision's weights load into it.
+    The parts keep torchvision's names, so that torchvision's weights can be loaded.
 
     Attributes:
-        feature_size: Number D of features; those of the last stage unless it is given.
+        feature_size: Number D of features; by default the channels of the last stage.
         stages: Module paths of the four stage outputs, for ``get_submodule``.
         stage_channels: Channels of each stage output.
     """
@@ -49,23 +49,23 @@ class Backbone(nn.Sequential):
 
     @property
     def is_mean(self) -> bool:
-        """Whether a feature is nothing but the mean of the last stage's maps over their places."""
+        """Whether a feature is the plain spatial mean of the last stage's maps."""
         return self.feature_size == self.stage_channels[-1]
 
     def fix(self, parts: Iterable[nn.Module]) -> None:
-        """Train some parts no more: their parameters stay, and so do the statistics of their normalisation."""
+        """Freeze some parts: their parameters and normalisation statistics no longer change."""
         for part in parts:
             self._fixed.append(part.eval().requires_grad_(False))
 
     def train(self, mode: bool = True) -> Backbone:
-        """Set the mode; parts that are fixed stay in eval mode."""
+        """Set the mode; frozen parts stay in eval mode."""
         super().train(mode)
         for part in self._fixed:
             part.eval()
         return self
 
     def parts_of(self, stage: str) -> list[nn.Module]:
-        """The layers with parameters of one of ``stages``: what follows the stage before, up to its own end."""
+        """Return the layers with parameters of one of ``stages``: from the end of the previous stage to its own end."""
         place = self.stages.index(stage)
         names = [name for name, module in self.named_modules() if not list(module.children())]
         ends = [max(k for k, name in enumerate(names) if _is_within(name, path)) for path in self.stages]
@@ -82,23 +82,22 @@ def build_backbone(name: str, *, in_channels: int, weights: str | Path | None = 
 
     Args:
         name: One of ``BACKBONES``. ``resnet10_thin`` has one basic block per stage and half of ResNet18's width;
-            ``resnet8_grid`` is three basic blocks whose features keep where in the picture something is;
-            ``cnn4_grid`` has such features of four convolutions that begin at full resolution, for thermal arrays of
-            16 x 16 to 80 x 60 pixels; ``tiny`` is four small convolutions.
+            ``resnet8_grid`` has three basic blocks and features that keep spatial positions; ``cnn4_grid`` has such
+            features of four convolutions starting at full resolution, for thermal arrays of 16 x 16 to 80 x 60 pixels;
+            ``tiny`` has four small convolutions.
         in_channels: Channels C of the input.
         weights: None (random), ``"imagenet"`` (torchvision's default weights, downloaded once; those of
-            ``efficientnet_lite0`` from the installed package) or a local file, see ``weights.local_state``. Classifier
-            entries are left out. Weights of a network with C input channels, such as a student that goes on, are taken
-            as they are. Of those with three, for another C, the first convolution's are summed over their input
-            channels and shared by the C channels; in a stack of colour frames (C a multiple of 3) each frame gets them
-            in colour.
-            ``bninception`` takes the published file of Caffe's weights and turns B, G, R round; see
-            ``kd_edge.models.bninception``.
+            ``efficientnet_lite0`` come from the installed package) or a local file, see ``weights.local_state``.
+            Classifier entries are ignored. Weights of a network with C input channels, such as a student to be
+            fine-tuned, are used unchanged. If the weights are for three channels and C differs, the first convolution's
+            weights are summed over their input channels and shared by the C channels; in a stack of colour frames (C a
+            multiple of 3) each frame gets the colour weights. ``bninception`` accepts the published file of Caffe
+            weights and reverses the order B, G, R; see ``kd_edge.models.bninception``.
 
     Raises:
-        ConfigError: Unknown name.
-        TrainingError: The weights cannot be had or do not fit.
-        MissingExtraError: The package of EfficientNet-Lite0's weights is not installed.
+        ConfigError: The name is unknown.
+        TrainingError: The weights are not available or do not fit.
+        MissingExtraError: The package with EfficientNet-Lite0's weights is not installed.
     """
     makers: dict[str, Callable[[], Backbone]] = {
         "resnet50": lambda: _resnet(torchvision.models.resnet50(weights=None)),
@@ -141,19 +140,19 @@ def _resnet10_thin() -> Backbone:
     }
     before = channels[0]
     for stage, after in zip(_RESNET_STAGES, channels, strict=True):
-        parts[stage] = _basic(before, after)
+        parts[stage] = _basic_block(before, after)
         before = after
     parts |= {"avgpool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(1)}
     return Backbone(parts, _RESNET_STAGES, channels)
 
 
 class Regression(nn.Module):
-    """A linear regression beside the feature it is made of: (N, D) -> (N, D + M), the M numbers last.
+    """A linear regression of M values from the feature, appended to it: (N, D) -> (N, D + M).
 
     Args:
-        features: D.
-        numbers: M.
-        keep_feature: Whether the feature goes on beside the numbers; without it (N, M) are left.
+        features: Feature size D.
+        numbers: Number M of values.
+        keep_feature: Whether the output includes the feature; otherwise it is (N, M).
     """
 
     def __init__(self, features: int, numbers: int, *, keep_feature: bool = True) -> None:
@@ -168,19 +167,19 @@ class Regression(nn.Module):
 
 
 def add_regression(backbone: Backbone, numbers: int, *, keep_feature: bool = True) -> None:
-    """Let a backbone regress some numbers in every frame, beside its feature or in its place."""
+    """Let a backbone regress values in every frame, in addition to its feature or instead of it."""
     regression = Regression(backbone.feature_size, numbers, keep_feature=keep_feature)
     backbone.add_module("regression", regression)
     backbone.feature_size = numbers + (backbone.feature_size if keep_feature else 0)
 
 
 class GridPool(nn.Module):
-    """Means over the parts of a coarse grid, (N, C, h, w) -> (N, C * side * side), rows of parts one after the other.
+    """Averages over the cells of a coarse grid, (N, C, h, w) -> (N, C * side * side), in row-major order.
 
-    Parts overlap where the picture is no multiple of the grid, as those of ``AdaptiveAvgPool2d``.
+    Cells overlap if the size is not a multiple of the grid, as in ``AdaptiveAvgPool2d``.
 
     Args:
-        side: Parts along each side.
+        side: Number of cells along each side.
     """
 
     def __init__(self, side: int) -> None:
@@ -191,14 +190,14 @@ class GridPool(nn.Module):
         """(N, C, h, w) -> (N, C * side * side)."""
         height, width = maps.shape[-2:]
         if torch.compiler.is_exporting() and (height % self.side or width % self.side):
-            # One product with a constant: written out, overlapping parts are gathers and conditions.
+            # One product with a constant, because the exporter turns overlapping cells into gathers and conditions.
             parts = torch.kron(_shares(height, self.side), _shares(width, self.side))  # (side * side, h * w)
             return (maps.flatten(2) @ parts.T.to(maps)).flatten(1)
         return functional.adaptive_avg_pool2d(maps, self.side).flatten(1)
 
 
 def _shares(length: int, parts: int) -> Tensor:
-    """What of a line each of its overlapping parts takes the mean of, (parts, length)."""
+    """Averaging weights (parts, length) of the overlapping parts of a line."""
     shares = torch.zeros(parts, length)
     for part in range(parts):
         first, after = part * length // parts, -(-(part + 1) * length // parts)
@@ -207,13 +206,13 @@ def _shares(length: int, parts: int) -> Tensor:
 
 
 class GridFeature(nn.Module):
-    """The mean over the picture beside what a coarse grid of it shows, (N, C, h, w) -> (N, D).
+    """A feature from the global mean and a coarse grid, (N, C, h, w) -> (N, D).
 
-    A mean forgets where a hand is; a few channels on a grid of 4 x 4 keep it.
+    A mean loses the position of a hand; a few channels on a 4 x 4 grid keep it.
 
     Args:
-        channels: C.
-        features: D.
+        channels: Input channels C.
+        features: Feature size D.
     """
 
     def __init__(self, channels: int, features: int) -> None:
@@ -236,9 +235,9 @@ def _resnet8_grid() -> Backbone:
         "conv1": nn.Conv2d(3, channels[0], 8, stride=4, padding=2, bias=False),
         "bn1": nn.BatchNorm2d(channels[0]),
         "relu": nn.ReLU(inplace=True),
-        "layer1": _basic(channels[0], channels[0]),
-        "layer2": _basic(channels[0], channels[1]),
-        "layer3": _basic(channels[1], channels[2]),
+        "layer1": _basic_block(channels[0], channels[0]),
+        "layer2": _basic_block(channels[0], channels[1]),
+        "layer3": _basic_block(channels[1], channels[2]),
         "feature": GridFeature(channels[2], feature_size),
     }
     stages = ("relu", "layer1", "layer2", "layer3")
@@ -257,13 +256,13 @@ def _cnn4_grid() -> Backbone:
 
 
 def _convolution(before: int, after: int, stride: int) -> nn.Sequential:
-    """One convolution of 3 x 3, normalised."""
+    """A 3 x 3 convolution with batch norm and ReLU."""
     convolution = nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(after), nn.ReLU())
 
 
-def _basic(before: int, after: int) -> nn.Sequential:
-    """One basic block, which halves the picture where it widens."""
+def _basic_block(before: int, after: int) -> nn.Sequential:
+    """A basic block, with stride 2 if the number of channels changes."""
     stride = 1 if after == before else 2
     shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride=stride, bias=False), nn.BatchNorm2d(after))
     return nn.Sequential(BasicBlock(before, after, stride, None if stride == 1 else shortcut))
@@ -298,7 +297,7 @@ def _tiny() -> Backbone:
 
 
 def first_convolution(backbone: nn.Module) -> tuple[str, nn.Conv2d]:
-    """Path and module of the convolution that sees the input."""
+    """Return path and module of the convolution that reads the input."""
     return next((n, m) for n, m in backbone.named_modules() if isinstance(m, nn.Conv2d))
 
 
@@ -321,12 +320,12 @@ def _adapt_first_convolution(backbone: Backbone, in_channels: int) -> None:
 
 
 def for_channels(weight: Tensor, channels: int) -> Tensor:
-    """The weights of a first convolution for another number of input channels: equal channels give what they gave.
+    """Convert the weights of a first convolution to another number of input channels.
 
-    Each filter keeps the sum of its weights over the channels, so a picture whose channels are equal (a grey one, a
-    scene at rest in a motion stack) has the same response. A stack of as many frames as fit gets each frame's share
-    (one colour frame to three, a single frame to a motion stack); of a stack that becomes one frame the frames' weights
-    are added up; otherwise every channel gets the same share of the sum.
+    Each filter keeps the sum of its weights over the channels, so an input with equal channels (a grey picture, a scene
+    at rest in a motion stack) has the same response. If the new channels are a stack of whole frames (one colour frame
+    to three, a single frame to a motion stack), every frame gets the scaled weights; if a stack becomes one frame, the
+    frames' weights are added up; otherwise every channel gets an equal share of the sum.
 
     Args:
         weight: (F, C, k, k).
@@ -336,7 +335,7 @@ def for_channels(weight: Tensor, channels: int) -> Tensor:
         (F, channels, k, k).
     """
     before = weight.shape[1]
-    if channels % before == 0:  # each frame as it was, the time between them is up to training
+    if channels % before == 0:  # equal weights for each frame; training learns differences over time
         return weight.repeat(1, channels // before, 1, 1) * (before / channels)
     if channels > 1 and before % channels == 0:
         frames: Tensor = weight.reshape(len(weight), -1, channels, *weight.shape[2:])  # (F, frames, C, k, k)
@@ -345,14 +344,14 @@ def for_channels(weight: Tensor, channels: int) -> Tensor:
 
 
 def start_from_motion(backbone: Backbone, frame_channels: int) -> None:
-    """Make half of the first convolution's filters differences over time, for an input that is a motion stack.
+    """Initialise half of the first convolution's filters as differences over time, for a motion stack as input.
 
-    A static background is most of a recording's variance; random filters see little else at first and training spends
-    its first epochs on learning to subtract. A quarter of the filters starts as frame(t) - frame(t - d), a quarter as
-    frame(t) - frame(t - 2d) (the last offset), the rest stays. Nothing is fixed: training may undo it.
+    The static background causes most of a recording's variance; random filters respond mainly to it, and training
+    spends its first epochs on learning to subtract. A quarter of the filters starts as frame(t) - frame(t - d), a
+    quarter as frame(t) - frame(t - 2d) (the last offset), the others stay. Training may change all of them.
 
     Args:
-        backbone: Backbone whose input is at least two frames, the newest first.
+        backbone: Backbone whose input has at least two frames, newest first.
         frame_channels: Channels of one frame.
     """
     _, convolution = first_convolution(backbone)
@@ -369,12 +368,12 @@ def start_from_motion(backbone: Backbone, frame_channels: int) -> None:
 
 
 def imagenet_state(name: str) -> dict[str, Tensor]:
-    """The ImageNet weights of a backbone: torchvision's default ones, EfficientNet-Lite0's from their own package.
+    """Load the ImageNet weights of a backbone: torchvision's default weights, or EfficientNet-Lite0's from a package.
 
     Raises:
-        TrainingError: There are none for it, or the download failed.
+        TrainingError: There are no weights for the backbone, or the download failed.
         MissingExtraError: The package is not installed.
-        ConfigError: No folder for the download is known.
+        ConfigError: There is no folder for the download.
     """
     if name == "efficientnet_lite0":
         return local_state(efficientnet.published_weights())
@@ -387,8 +386,8 @@ def imagenet_state(name: str) -> dict[str, Tensor]:
             "change backbone, set initial_weights to a file, or remove it",
         ) from error
     try:
-        return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True, **_downloads()))
-    except (OSError, RuntimeError) as error:  # URLError and HTTPError; RuntimeError when the hash is another
+        return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True, **_download_options()))
+    except (OSError, RuntimeError) as error:  # URLError and HTTPError; RuntimeError for a wrong hash
         raise TrainingError(
             f"ImageNet weights of '{name}' cannot be downloaded ({error})",
             "a network connection or a local file",
@@ -396,27 +395,27 @@ def imagenet_state(name: str) -> dict[str, Tensor]:
         ) from error
 
 
-def _which_channels(first: Tensor, in_channels: int) -> str:
-    """What to do with weights that do not fit, by the input channels of their first convolution."""
-    theirs = first.shape[1] if first.ndim == 4 else 0
-    if theirs in (3, in_channels):
+def _channel_advice(first: Tensor, in_channels: int) -> str:
+    """Advice for weights that do not fit, depending on the input channels of their first convolution."""
+    channels = first.shape[1] if first.ndim == 4 else 0
+    if channels in (3, in_channels):
         return "use weights of this backbone"
     return (
-        f"use weights of this backbone with these inputs: theirs have {theirs} channels, preprocess.channels times "
+        f"use weights of this backbone with these inputs: these have {channels} channels, preprocess.channels times "
         f"motion_offsets_ms makes {in_channels} here"
     )
 
 
-def _downloads() -> dict[str, str]:
-    """Where torch keeps its downloads: its own folder, or one below the cache where no home of this user is known."""
+def _download_options() -> dict[str, str]:
+    """Download folder for torch: its own, or one in kd-edge's cache if the user has no known home."""
     return {"model_dir": str(cache_root() / "imagenet")} if torch.hub.get_dir().startswith("~") else {}
 
 
 def _load(backbone: Backbone, state: Mapping[str, Tensor], origin: str, in_channels: int) -> None:
-    """Load weights of a backbone with three input channels, or with as many as the new network is to have."""
-    inner = "backbone."  # of a clip model saved by kd-edge
-    own = {k.removeprefix(inner): v for k, v in state.items() if k.startswith(inner)}
-    found = bninception.renamed(efficientnet.renamed(own or state))
+    """Load weights of a backbone with three input channels, or with as many as the new network has."""
+    inner = "backbone."  # prefix in a clip model saved by kd-edge
+    nested = {k.removeprefix(inner): v for k, v in state.items() if k.startswith(inner)}
+    found = bninception.renamed(efficientnet.renamed(nested or state))
     first = found.get(f"{first_convolution(backbone)[0]}.weight")
     if first is not None and first.ndim == 4 and first.shape[1] == in_channels != 3:
         _adapt_first_convolution(backbone, in_channels)
@@ -427,6 +426,6 @@ def _load(backbone: Backbone, state: Mapping[str, Tensor], origin: str, in_chann
         raise TrainingError(
             f"weights {origin} do not fit: {fault}",
             f"the same backbone with {'three' if in_channels == 3 else f'{in_channels} or three'} input channels",
-            "use weights of this backbone" if first is None else _which_channels(first, in_channels),
+            "use weights of this backbone" if first is None else _channel_advice(first, in_channels),
         )
     backbone.load_state_dict(wanted | kept)

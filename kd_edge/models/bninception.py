@@ -1,13 +1,13 @@
 """BN-Inception's layers and the names of its published weights.
 
-GoogLeNet with batch norm: four parallel paths in every block (1x1; 3x3; two 3x3; pooling and a projection), joined by
-channel. The student of SAKDN and the usual network of TSN and TRN.
+GoogLeNet with batch norm: four parallel paths in every block (1x1; 3x3; two 3x3; pooling and a projection),
+concatenated by channel. The student of SAKDN and the usual network of TSN and TRN.
 
-The weights in circulation (``bn_inception-*.pth``) were converted from Caffe and have no package: give such a file as
-``initial_weights``. They were trained on B, G, R in 0..255 minus (104, 117, 128). Loading turns the first convolution's
-input channels round, so that a recipe that normalises R, G, B in 0..1 by ``CAFFE_MEAN`` and ``CAFFE_STD`` computes the
-published function. A file is of that kind when it has an entry ``conv1_7x7_s2.weight``; weights that kd-edge saved have
-none and load as they are.
+The published weights (``bn_inception-*.pth``) were converted from Caffe and are not available as a package: set such a
+file as ``initial_weights``. They were trained on B, G, R in 0..255 minus (104, 117, 128). Loading reverses the first
+convolution's input channels, so that a recipe that normalises R, G, B in 0..1 by ``CAFFE_MEAN`` and ``CAFFE_STD``
+computes the published function. A file of this kind is recognised by its entry ``conv1_7x7_s2.weight``; weights saved
+by kd-edge have no such entry and are loaded unchanged.
 
 Sources: Ioffe and Szegedy, "Batch Normalization", ICML 2015; layer widths and names of the model definition published
 with Wang et al., "Temporal Segment Networks", ECCV 2016.
@@ -37,12 +37,12 @@ SAKDN_BRANCHES = (
     "inception_5a.pool_proj",
     "inception_5b.pool_proj",
 )
-"""Layers as the published code taps them: one path of each block, after its ReLU."""
+"""The layers tapped by the published code: one path of each block, after its ReLU."""
 
 CAFFE_MEAN = (128 / 255, 117 / 255, 104 / 255)
-"""Mean (R, G, B) of a recipe's preprocess with the published weights."""
+"""Mean (R, G, B) for preprocessing with the published weights."""
 CAFFE_STD = (1 / 255, 1 / 255, 1 / 255)
-"""Standard deviation (R, G, B) with them: the network sees values from -128 to 151."""
+"""Standard deviation (R, G, B) for the published weights; the network's inputs range from -128 to 151."""
 
 _FIRST = "conv1_7x7_s2"
 _OUTER_NAMES = {_FIRST: "conv1", "conv2_3x3_reduce": "conv2_reduce", "conv2_3x3": "conv2"}
@@ -64,10 +64,10 @@ _BLOCKS: tuple[tuple[str, tuple[int, int, int, int, int, int], _Pool], ...] = (
 
 
 class HalvingPool(nn.MaxPool2d):
-    """Max pooling 3x3 by two in ceil mode: as many outputs, ceil(size / 2), as a padded 3x3 convolution by two.
+    """3x3 max pooling with stride 2 and ceil(size / 2) outputs, as many as a padded 3x3 convolution with stride 2.
 
-    The published ceil mode puts out one fewer for an odd size, and its block could not be joined. For an even size (a
-    side of 224 px) this is the published layer. The input must not be negative.
+    The published ceil mode outputs one fewer for an odd size, so that the paths of its block could not be concatenated.
+    For an even size (a side of 224 px) this is the published layer. The input must not be negative.
     """
 
     def __init__(self) -> None:
@@ -81,13 +81,13 @@ class HalvingPool(nn.MaxPool2d):
 
 
 class Inception(nn.Module):
-    """Parallel paths over one input, joined by channel; every layer keeps its published name.
+    """Parallel paths over one input, concatenated by channel; every layer keeps its published name.
 
     Args:
         before: Input channels.
         widths: Output channels of ``1x1``, ``3x3_reduce``, ``3x3``, ``double_3x3_reduce``, ``double_3x3_1`` (and
-            ``_2``) and ``pool_proj``. A first and a last width of 0 make a block that halves the size: it has no 1x1
-            path, and the pooled input itself is joined.
+            ``_2``) and ``pool_proj``. If the first and the last width are 0, the block halves the size: it has no 1x1
+            path, and the pooled input is concatenated without projection.
         pool: Kind of pooling.
 
     Attributes:
@@ -132,7 +132,7 @@ class Inception(nn.Module):
 
 
 def parts() -> OrderedDict[str, nn.Module]:
-    """The parts of a backbone with random weights: stem, ten blocks, pooling."""
+    """Create the parts of a backbone with random weights: stem, ten blocks, pooling."""
     layers: OrderedDict[str, nn.Module] = OrderedDict(
         conv1=_layer(3, 64, 7, 2),
         pool1=nn.MaxPool2d(3, stride=2, ceil_mode=True),
@@ -151,15 +151,15 @@ def parts() -> OrderedDict[str, nn.Module]:
 
 
 def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Published weights under the names used here, for R, G, B; weights of any other kind stay as they are."""
+    """Convert published weights to the names used here and to R, G, B; other weights are returned unchanged."""
     first = f"{_FIRST}.weight"
     if first not in state:
         return dict(state)
     turned = dict(state) | {first: state[first].flip(1)}  # B, G, R -> R, G, B
-    return {_renamed(key): _unwrapped(key, value) for key, value in turned.items()}
+    return {_new_name(key): _flatten_norm(key, value) for key, value in turned.items()}
 
 
-def _renamed(key: str) -> str:
+def _new_name(key: str) -> str:
     module, _, leaf = key.rpartition(".")
     layer = module.removesuffix("_bn")
     kind = "conv" if layer == module else "bn"
@@ -169,8 +169,8 @@ def _renamed(key: str) -> str:
     return f"{block[1]}.{block[2]}.{kind}.{leaf}" if block else key
 
 
-def _unwrapped(key: str, value: Tensor) -> Tensor:
-    """Older files hold the tensors of a batch norm as (1, C)."""
+def _flatten_norm(key: str, value: Tensor) -> Tensor:
+    """Flatten the tensors of a batch norm, which older files store as (1, C)."""
     of_norm = key.rpartition(".")[0].endswith("_bn")
     return value.reshape(-1) if of_norm and value.ndim == 2 and value.shape[0] == 1 else value
 
@@ -189,5 +189,5 @@ def _pool(kind: _Pool, stride: int) -> nn.Module:
     if stride == 2:
         return HalvingPool()
     if kind == "average":
-        return nn.AvgPool2d(3, stride=1, padding=1)  # zeros of the edge count, as in Caffe
+        return nn.AvgPool2d(3, stride=1, padding=1)  # the zero padding counts, as in Caffe
     return nn.MaxPool2d(3, stride=1, padding=1)

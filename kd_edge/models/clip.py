@@ -1,4 +1,4 @@
-"""The clip model: T segment frames through one backbone, then a temporal head."""
+"""The clip model: a backbone applied to T segment frames, followed by a temporal head."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Head = ConsensusHead | TemporalConvolutionHead | PooledConvolutionHead | Relatio
 
 
 class ClipModel(nn.Module):
-    """Class logits of a clip.
+    """Computes the class logits of a clip.
 
     Args:
-        backbone: Frame to feature.
-        head: Features of the segments to logits.
+        backbone: Maps a frame to a feature.
+        head: Maps the features of the segments to logits.
         segments: Number of segments T.
-        partial_bn: Only the backbone's first batch norm trains.
+        partial_bn: Train only the backbone's first batch norm.
     """
 
     def __init__(self, backbone: Backbone, head: Head, segments: int, *, partial_bn: bool = False) -> None:
@@ -45,7 +45,7 @@ class ClipModel(nn.Module):
             (B, K) logits.
 
         Raises:
-            TrainingError: Another number of segments than the model's.
+            TrainingError: The number of segments differs from the model's.
         """
         if clip.ndim != 5 or clip.shape[1] != self.segments:
             raise TrainingError(
@@ -56,7 +56,7 @@ class ClipModel(nn.Module):
         return logits
 
     def answer(self, clip: Float32) -> Float32:
-        """What ``forward`` gives, in and out of NumPy: clips (B, T, C, S, S) float32 to logits (B, K) float32."""
+        """``forward`` for NumPy arrays: clips (B, T, C, S, S) float32 to logits (B, K) float32."""
         with torch.inference_mode():
             logits: Float32 = self(torch.from_numpy(clip)).numpy()
         return logits
@@ -79,9 +79,9 @@ def build_model(
         weights: Initial weights of the backbone, see ``build_backbone``.
 
     Raises:
-        ConfigError: Options that do not go together, or too few segments for the temporal kind.
-        TrainingError: The weights cannot be had or do not fit.
-        MissingExtraError: The package of the weights is not installed.
+        ConfigError: The options are incompatible, or there are too few segments for the temporal model.
+        TrainingError: The weights are not available or do not fit.
+        MissingExtraError: The package with the weights is not installed.
     """
     backbone = build_backbone(config.backbone, in_channels=in_channels, weights=weights)
     if config.regressed:
@@ -96,7 +96,7 @@ def build_model(
 
 
 def build_head(config: ModelConfig, backbone: Backbone, classes: int, segments: int) -> Head:
-    """A temporal head with random weights, see ``build_model``."""
+    """Build a temporal head with random weights, see ``build_model``."""
     sizes = (backbone.feature_size, classes, config.dropout)
     if config.temporal == "tconv":
         return TemporalConvolutionHead(*sizes, config.hidden, dropout_at=config.dropout_at)

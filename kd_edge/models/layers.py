@@ -1,4 +1,4 @@
-"""The layers of a model by module path, with the shapes they put out: what a feature tap may name."""
+"""List the layers of a model by module path, with their output shapes, as candidates for feature taps."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Layer:
     """One named submodule.
 
     Attributes:
-        path: Module path, as ``get_submodule`` takes it.
+        path: Module path, as for ``get_submodule``.
         kind: Name of its class.
-        shape: Shape of the output of its first call, batch (and segments) included; None when it was not called or does
-            not put out one tensor.
+        shape: Output shape of its first call, including batch (and segments); None if it was not called or does not
+            output a single tensor.
     """
 
     path: str
@@ -30,13 +30,13 @@ class Layer:
 
 
 def list_layers(model: nn.Module, clip_shape: tuple[int, ...]) -> list[Layer]:
-    """Every submodule of a model, in the order of ``named_modules``, with its output shape for one input of zeros.
+    """List every submodule of a model, in the order of ``named_modules``, with its output shape for an input of zeros.
 
-    The model is left as it was: mode, statistics and hooks.
+    The model's mode, statistics and hooks are left unchanged.
 
     Args:
-        model: A clip model, or any module of one tensor.
-        clip_shape: Shape of its input; (B, T, C, S, S) of a clip model.
+        model: A clip model, or any module with one input tensor.
+        clip_shape: Shape of the input; (B, T, C, S, S) for a clip model.
 
     Raises:
         TrainingError: The model cannot be run on an input of this shape.
@@ -65,10 +65,10 @@ def list_layers(model: nn.Module, clip_shape: tuple[int, ...]) -> list[Layer]:
 
 
 def check_layer(model: nn.Module, path: str) -> None:
-    """Raise when a model has no submodule of this path.
+    """Check that a model has a submodule with this path.
 
     Raises:
-        TrainingError: With the closest path there is.
+        TrainingError: There is no such submodule; the error suggests the closest path.
     """
     paths = [name for name, _ in model.named_modules() if name]
     if path not in paths:
@@ -83,19 +83,19 @@ _NEW = "begins_new"
 
 
 def mark_new(module: nn.Module) -> None:
-    """Note of a module, and all inside it, that nothing was taken for it: it may learn faster than the rest."""
-    for each in module.modules():
-        each.__dict__[_NEW] = True
+    """Mark a module and its submodules as newly initialised, so that they can have a higher learning rate."""
+    for submodule in module.modules():
+        submodule.__dict__[_NEW] = True
 
 
 def is_new(module: nn.Module) -> bool:
-    """Whether ``mark_new`` was told of a module."""
+    """Whether a module was marked by ``mark_new``."""
     return _NEW in module.__dict__
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """A model in eval mode, every submodule's own mode restored afterwards."""
+    """Put a model in eval mode, and restore the mode of every submodule afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""The trained student as a run directory holds it: enough to rebuild, evaluate and export it without the trainer."""
+"""Load the trained student of a run directory, to evaluate or export it without the trainer."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from kd_edge.types import Clip, Float32
 
 
 class StudentSpec(BaseModel):
-    """The key ``student_model`` of ``summary.json``.
+    """The content of the key ``student_model`` of ``summary.json``.
 
     Attributes:
         model: Architecture.
-        preprocess: Frame to network input.
+        preprocess: Preprocessing of frames.
         segments: Number T of segments in a window.
         clip_seconds: Length of the live window.
         labels: Class names.
-        modality: Modality of the data set that the student sees.
+        modality: Modality of the data set used as input.
         data: The data set it was trained on.
         image_format: Format of that modality's frames.
-        split: Protocol that says which samples are test samples.
+        split: Name of the split that defines the test samples.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -52,9 +52,9 @@ class SavedStudent:
 
     Attributes:
         path: The run directory.
-        spec: How it is built and fed.
+        spec: How to build and feed the student.
         model: The clip model with its weights, in eval mode.
-        summary: Whole content of ``summary.json``.
+        summary: Content of ``summary.json``.
     """
 
     path: Path
@@ -67,8 +67,8 @@ class SavedStudent:
         """Rebuild the student of a run directory.
 
         Raises:
-            ExportError: No run there, the run is not finished, or a file of it is damaged.
-            ConfigError: It was trained on a kind of data set that is not known here.
+            ExportError: The folder is not a run, the run is not finished, or one of its files is damaged.
+            ConfigError: The run was trained on an unknown kind of data set.
         """
         run = Path(run)
         summary = read_summary(run, ExportError)
@@ -76,8 +76,8 @@ class SavedStudent:
         if not weights.exists():
             raise ExportError(
                 f"{run} is a finished run, but {STUDENT} is missing",
-                "the run as kd-edge train left it",
-                "put the file back, or train again: kd-edge train",
+                "the run as written by kd-edge train",
+                "restore the file, or train again: kd-edge train",
             )
         if isinstance(known := summary.student_model.get("data"), dict):
             data_of_model(known, str(run))
@@ -89,13 +89,13 @@ class SavedStudent:
             fault = error.found
         if fault:
             raise ExportError(
-                f"{run} holds a damaged student ({fault})",
-                f"{SUMMARY} and {STUDENT} as kd-edge train wrote them",
+                f"{run} contains a damaged student ({fault})",
+                f"{SUMMARY} and {STUDENT} as written by kd-edge train",
                 "train again: kd-edge train",
             )
         return cls(run, spec, model.eval(), summary)
 
     def network_input(self, clip: Clip) -> Float32:
-        """Centre-sampled segments of a recorded clip as the network sees them, (T, C, S, S) float32."""
+        """Compute the network input of a recorded clip's centre-sampled segments, (T, C, S, S) float32."""
         at = segment_indices(len(clip), self.spec.segments, mode="centre")
         return recorded_input(clip, at, self.spec.preprocess)

@@ -1,8 +1,8 @@
 """Networks of wearable sensors, one per sensor, fused layer by layer: the sensor-to-vision teachers.
 
 Source: Liu et al., "Semantics-aware Adaptive Knowledge Distillation for Sensor-to-Vision Action Recognition", IEEE TIP
-2021, Sec. III-E, Eq. 18, and the authors' code for what the text leaves open: VGG16 with batch norm and random weights,
-tapped after each block's pooling, two narrow layers instead of 4096 wide ones.
+2021, Sec. III-E, Eq. 18, and the authors' code where the text is not specific: VGG16 with batch norm and random
+weights, tapped after each block's pooling, two narrow layers instead of 4096 wide ones.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _ATTENTION = 64
 
 
 class SensorOutput(NamedTuple):
-    """What the networks of m sensors say about b samples of K classes.
+    """Outputs of the networks of m sensors for b samples and K classes.
 
     Attributes:
-        logits: (b, m, K); those of a sensor that a sample lacks mean nothing and have weight 0.
-        weights: (b, m), not negative; the rows sum to 1 over the sensors a sample has.
-        stages: Layer -> m features after its fusion, (b, c, h, w) of blocks and (b, width) of fc1 and fc2.
+        logits: (b, m, K); those of a sensor that a sample lacks are meaningless and have weight 0.
+        weights: (b, m), non-negative; the rows sum to 1 over the sensors that a sample has.
+        stages: m features after the fusion of each layer, (b, c, h, w) for blocks and (b, width) for fc1 and fc2.
     """
 
     logits: Tensor
@@ -65,19 +65,19 @@ class SensorNetworks(nn.Module):
     ========  ==============  ==============  ================
 
     A block of ``vgg16`` and ``conv1d`` ends after its max pooling; block1 of ``resnet18`` is the first convolution,
-    block2 the pooling and layer1. The logits are a linear map of fc2. All weights are random.
+    block2 consists of the pooling and layer1. The logits are a linear map of fc2. All weights are random.
 
     Args:
         config: The architecture.
         sensors: Number m of sensors, 1 or more.
         classes: Number of classes K.
-        points: Points n of a signal, or side of its image: a multiple of 32; for ``conv1d`` any from 32.
+        points: Number n of points of a signal, or side of its image: a multiple of 32; for ``conv1d`` any n >= 32.
 
     Attributes:
         takes_images: Whether the inputs are images (b, m, 3, n, n) and not signals (b, m, 3, n).
 
     Raises:
-        ConfigError: No sensor or class, or points that do not halve five times.
+        ConfigError: There is no sensor or no class, or ``points`` cannot be halved five times.
     """
 
     def __init__(self, config: SensorModelConfig, sensors: int, classes: int, points: int) -> None:
@@ -96,11 +96,11 @@ class SensorNetworks(nn.Module):
             }
         )
         self.attention = _attention(config.width) if config.attention else None
-        self.to(memory_format=torch.channels_last)  # the faster one on a CPU, for (c, n, 1) above all
+        self.to(memory_format=torch.channels_last)  # faster on a CPU, especially for (c, n, 1)
 
     @property
     def similarity(self) -> Similarity:
-        """Similarity between samples in evaluation, of every fusion, see ``SPAMFM``; may be set."""
+        """Similarity between samples in evaluation, for every fusion, see ``SPAMFM``; can be set."""
         return next((fusion.similarity for fusion in self._spamfms()), self.config.similarity)
 
     @similarity.setter
@@ -111,16 +111,17 @@ class SensorNetworks(nn.Module):
     def forward(self, inputs: Tensor, present: Tensor | None = None) -> SensorOutput:
         """Classify samples by their sensors.
 
-        A sensor's network sees only the samples that have it, so that what is lacking is in no batch statistics; its
-        outputs are 0 elsewhere. Of a single sample in a training batch it takes the statistics remembered so far.
+        A sensor's network processes only the samples that have the sensor, so that missing inputs do not affect batch
+        statistics; its outputs are 0 for the others. If a training batch has a single such sample, the running
+        statistics are used.
 
         Args:
-            inputs: (b, m, 3, n, n) images or (b, m, 3, n) signals, float32, as the network takes.
-            present: (b, m) bool, False where a sample lacks a sensor, whose input may then be anything, NaN included;
-                None when every sample has all.
+            inputs: (b, m, 3, n, n) images or (b, m, 3, n) signals, float32, see ``takes_images``.
+            present: (b, m) bool, False where a sample lacks a sensor, whose input may then be anything, including NaN;
+                None if every sample has all sensors.
 
         Raises:
-            TrainingError: Inputs of another shape, a sample without any sensor, or a training batch of one sample,
+            TrainingError: The inputs have a wrong shape, a sample has no sensor, or a training batch has one sample,
                 which the batch norm of fc1 cannot normalise.
         """
         self._check(inputs, present)
@@ -139,7 +140,7 @@ class SensorNetworks(nn.Module):
         return SensorOutput(logits, self._weights(features, present), stages)
 
     def describe(self) -> str:
-        """One line: sensors, network, size of the inputs, fusion, weighting and parameters."""
+        """Describe sensors, network, input size, fusion, weighting and parameters in one line."""
         size = f"images of {self.points} x {self.points}" if self.takes_images else f"signals of {self.points} points"
         fusion = f"fused at {', '.join(self.fusions)} ({self.config.variant})" if self.fusions else "not fused"
         weighting = "weighted by attention" if self.attention is not None else "weighted equally"
@@ -154,13 +155,13 @@ class SensorNetworks(nn.Module):
         if present is None:
             return [layer(x) for layer, x in zip(layers, features, strict=True)]
         columns = present.unbind(dim=1)
-        return [_of_present(layer, x, rows) for layer, x, rows in zip(layers, features, columns, strict=True)]
+        return [_apply_to_present(layer, x, rows) for layer, x, rows in zip(layers, features, columns, strict=True)]
 
     def _spamfms(self) -> list[SPAMFM]:
         return [module for module in self.fusions.values() if isinstance(module, SPAMFM)]
 
     def _weights(self, fc2: Sequence[Tensor], present: Tensor | None) -> Tensor:
-        """(b, m): softmax over the sensors present of ``v^T tanh(W fc2_k + b)``, or one over their number."""
+        """Weights (b, m): softmax of ``v^T tanh(W fc2_k + b)`` over the present sensors, or 1 / number of sensors."""
         if self.attention is None:
             scores = fc2[0].new_zeros(len(fc2[0]), self.sensors, dtype=torch.float32)
         else:
@@ -173,7 +174,7 @@ class SensorNetworks(nn.Module):
             raise TrainingError(
                 f"inputs {tuple(inputs.shape)} for '{self.config.network}'",
                 f"(batch, {', '.join(map(str, (self.sensors, *form)))})",
-                "give every sensor's three axes, as images for vgg16 and resnet18 and as signals for conv1d",
+                "pass every sensor's three axes, as images for vgg16 and resnet18 and as signals for conv1d",
             )
         if self.training and len(inputs) < 2:
             raise TrainingError(
@@ -185,15 +186,15 @@ class SensorNetworks(nn.Module):
             raise TrainingError(
                 f"present {tuple(present.shape)} of {present.dtype}",
                 f"{tuple(inputs.shape[:2])} of torch.bool",
-                "give one truth value per sample and sensor",
+                "pass one truth value per sample and sensor",
             )
         if not bool(present.any(dim=1).all()):
             raise TrainingError("a sample without any sensor", "one sensor or more", "leave such samples out")
 
 
-def _of_present(layer: nn.Module, feature: Tensor, rows: Tensor) -> Tensor:
-    """A layer's output for the samples of a (b,) bool mask, 0 for the others."""
-    few = int(rows.sum()) < 2  # no batch statistics of one sample; of none only the shape is wanted
+def _apply_to_present(layer: nn.Module, feature: Tensor, rows: Tensor) -> Tensor:
+    """Apply a layer to the samples of a (b,) bool mask; the output is 0 for the others."""
+    few = int(rows.sum()) < 2  # one sample has no batch statistics; with none, only the output's shape is needed
     with evaluating(layer) if few else nullcontext():
         seen: Tensor = layer(feature[rows] if rows.any() else feature[:1])
     output = seen.new_zeros(len(feature), *seen.shape[1:])
@@ -213,7 +214,7 @@ def _check_sizes(network: Network, sensors: int, classes: int, points: int) -> N
 
 
 def _channels(config: SensorModelConfig) -> dict[str, int]:
-    """Channels at every place."""
+    """Number of channels at every place."""
     blocks = {
         "vgg16": tuple(widths[-1] for widths in _VGG16),
         "resnet18": _RESNET18,
@@ -223,7 +224,7 @@ def _channels(config: SensorModelConfig) -> dict[str, int]:
 
 
 def _network(config: SensorModelConfig, classes: int, points: int) -> nn.Sequential:
-    """One sensor's network: the places of ``PLACES`` and the head, by name."""
+    """Build one sensor's network: the places of ``PLACES`` and the head, by name."""
     flat: nn.Module
     last = _channels(config)["block5"]
     if config.network == "vgg16":
@@ -239,7 +240,7 @@ def _network(config: SensorModelConfig, classes: int, points: int) -> nn.Sequent
 
 
 def _vgg16_blocks() -> list[nn.Module]:
-    """The convolutional part of torchvision's ``vgg16_bn``, cut after each max pooling, initialised as it is there."""
+    """The convolutional part of torchvision's ``vgg16_bn``, split after each max pooling, with its initialisation."""
     blocks: list[nn.Module] = []
     before = 3
     for widths in _VGG16:
@@ -247,7 +248,7 @@ def _vgg16_blocks() -> list[nn.Module]:
         for after in widths:
             convolution = nn.Conv2d(before, after, 3, padding=1)
             nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-            nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]  # there is one
+            nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]  # not None here
             layers += [convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
             before = after
         blocks.append(nn.Sequential(*layers, nn.MaxPool2d(2)))
@@ -261,7 +262,7 @@ def _resnet18_blocks() -> list[nn.Module]:
 
 
 def _conv1d_blocks() -> list[nn.Module]:
-    """Convolutions over time only, on (b, c, n, 1): their outputs are maps, as those of the image networks."""
+    """Convolutions over time only, on (b, c, n, 1), so that the outputs are maps as in the image networks."""
     blocks: list[nn.Module] = []
     before = 3
     for after, kernel in _CONV1D:
@@ -273,14 +274,14 @@ def _conv1d_blocks() -> list[nn.Module]:
 
 
 class _MeanAndMaximum(nn.Module):
-    """(b, c, h, w) -> (b, 2 c)."""
+    """Concatenates mean and maximum over the positions, (b, c, h, w) -> (b, 2 c)."""
 
     def forward(self, feature: Tensor) -> Tensor:
         return torch.cat([feature.mean(dim=(2, 3)), feature.amax(dim=(2, 3))], dim=1)
 
 
 def _attention(width: int) -> nn.Sequential:
-    """A sensor's score from its fc2, the same map for all; the last weights start at 0, all sensors weighing alike."""
+    """Map from a sensor's fc2 to its score, shared by all sensors; the last weights start at 0 for equal weighting."""
     last = nn.Linear(_ATTENTION, 1, bias=False)
     nn.init.zeros_(last.weight)
     return nn.Sequential(nn.Linear(width, _ATTENTION), nn.Tanh(), last)

@@ -1,6 +1,6 @@
-"""TSM: part of the channels moves by one segment before the first convolution of every residual block.
+"""TSM: shift part of the channels by one segment before the first convolution of every residual block.
 
-Nothing is added to the weights, so the weights of a plain backbone and of a shifted one are interchangeable.
+The shift has no weights, so the weights of a plain backbone and of a shifted one are interchangeable.
 Source: Lin, Gan and Han, "TSM: Temporal Shift Module for Efficient Video Understanding", ICCV 2019.
 """
 
@@ -23,18 +23,18 @@ from kd_edge.models.layers import evaluating
 
 @dataclass(slots=True)
 class _Carried:
-    """Channels that wait for the next segment. Not a tensor on the module, which an export would freeze."""
+    """Channels kept for the next segment; not a tensor attribute of the module, which an export would freeze."""
 
     state: Tensor | None = None
 
 
 class ShiftedConvolution(nn.Conv2d):
-    """A convolution that sees some channels of the segment before (and, unless causal, of the segment after).
+    """A convolution that reads some channels from the previous segment and, unless causal, from the next segment.
 
     Args:
-        convolution: Convolution whose weights are taken over.
+        convolution: The convolution to replace; its weights are reused.
         segments: Number T of segments of a clip.
-        fold: Channels that come from the segment before; unless causal, as many come from the segment after.
+        fold: Number of channels from the previous segment and, unless causal, from the next segment.
         causal: Whether channels come from the past only.
     """
 
@@ -54,7 +54,7 @@ class ShiftedConvolution(nn.Conv2d):
         self.carried = _Carried()
 
     def forward(self, input: Tensor) -> Tensor:
-        """(B*T, C, h, w) in clips, or (B, C, h, w) inside a streaming step."""
+        """Convolve (B*T, C, h, w) of clips, or (B, C, h, w) inside a streaming step."""
         state = self.carried.state
         if state is not None:
             self.carried.state = input[:, : self.fold]
@@ -63,19 +63,19 @@ class ShiftedConvolution(nn.Conv2d):
 
 
 def temporal_shift(frames: Tensor, segments: int, fold: int, *, causal: bool) -> Tensor:
-    """Move channels between the segments of a clip; zeros come in at its ends.
+    """Shift channels between the segments of a clip, with zeros at its ends.
 
-    Bidirectional, segment t gets channels [0, fold) of t + 1 and [fold, 2 fold) of t - 1. Causal, it gets channels
-    [0, fold) of t - 1. The rest stays.
+    If bidirectional, segment t gets channels [0, fold) of t + 1 and [fold, 2 fold) of t - 1; if causal, it gets
+    channels [0, fold) of t - 1. The other channels stay.
 
     Args:
-        frames: (B*T, C, h, w), the segments of a clip one after the other.
+        frames: (B*T, C, h, w), the segments of each clip in order.
         segments: Number T of segments of a clip.
-        fold: Number of channels that move in one direction.
+        fold: Number of channels shifted in each direction.
         causal: Whether channels come from the past only.
 
     Raises:
-        TrainingError: The number of frames is no multiple of T.
+        TrainingError: The number of frames is not a multiple of T.
     """
     if frames.shape[0] % segments != 0:
         raise TrainingError(
@@ -92,32 +92,34 @@ def temporal_shift(frames: Tensor, segments: int, fold: int, *, causal: bool) ->
 
 
 def _later(clips: Tensor) -> Tensor:
-    """Every segment's channels to the next segment; (B, T, c, h, w)."""
+    """Shift every segment's channels to the next segment; (B, T, c, h, w)."""
     return functional.pad(clips[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0))
 
 
 def _earlier(clips: Tensor) -> Tensor:
-    """Every segment's channels to the segment before; (B, T, c, h, w)."""
+    """Shift every segment's channels to the previous segment; (B, T, c, h, w)."""
     return functional.pad(clips[:, 1:], (0, 0, 0, 0, 0, 0, 0, 1))
 
 
 def add_shifts(backbone: Backbone, segments: int, fold_div: int, *, causal: bool) -> None:
-    """Put a shift before the first convolution of every block with a residual connection.
+    """Insert a shift before the first convolution of every block with a residual connection.
 
-    ResNets: all blocks. MobileNetV3 and EfficientNet: the inverted residual blocks that add their input.
+    In ResNets these are all blocks; in MobileNetV3 and EfficientNet, the inverted residual blocks that add their input.
 
     Args:
-        backbone: Backbone that is changed in place; the names of its weights stay.
+        backbone: The backbone, changed in place; the names of its weights stay.
         segments: Number T of segments.
-        fold_div: A block of C channels moves C // fold_div of them in one direction.
+        fold_div: A block of C channels shifts C // fold_div of them in each direction.
         causal: Whether channels come from the past only.
 
     Raises:
-        ConfigError: No such block, or too few channels to move one.
+        ConfigError: There is no such block, or a block has too few channels to shift one.
     """
     blocks = [path for path, module in backbone.named_modules() if _adds_its_input(module)]
     if not blocks:
-        raise ConfigError("a backbone without residual blocks", "one with them for a temporal shift", "change backbone")
+        raise ConfigError(
+            "a backbone without residual blocks", "residual blocks for the temporal shift", "change backbone"
+        )
     for path in blocks:
         block = backbone.get_submodule(path)
         inner, convolution = next((n, m) for n, m in block.named_modules() if type(m) is nn.Conv2d)
@@ -139,12 +141,12 @@ def _adds_its_input(module: nn.Module) -> bool:
 
 
 def shifts(backbone: nn.Module) -> list[tuple[str, ShiftedConvolution]]:
-    """Path and module of every shifted convolution, in the order they run."""
+    """Return path and module of every shifted convolution, in order of execution."""
     return [(path, module) for path, module in backbone.named_modules() if isinstance(module, ShiftedConvolution)]
 
 
 def state_shapes(backbone: Backbone, in_channels: int, input_px: int) -> list[tuple[str, tuple[int, int, int]]]:
-    """Path of every shifted convolution and the shape (fold, h, w) of what it carries, for one input size."""
+    """Return the path of every shifted convolution and the shape (fold, h, w) of its state, for one input size."""
     shapes: list[tuple[str, tuple[int, int, int]]] = []
     hooks = []
     shifted = shifts(backbone)
@@ -167,12 +169,12 @@ def state_shapes(backbone: Backbone, in_channels: int, input_px: int) -> list[tu
 
 
 def run_with_states(backbone: Backbone, frame: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """Encode one new frame with what the frame before left behind.
+    """Encode one new frame, given the states of the previous frame.
 
     Args:
         backbone: Backbone with causal shifts.
         frame: (B, C, S, S).
-        states: One (B, fold, h, w) for every shifted convolution; zeros before the first frame.
+        states: One (B, fold, h, w) per shifted convolution; zeros before the first frame.
 
     Returns:
         Feature (B, D) and the states for the next frame.

@@ -1,7 +1,7 @@
 """Similarity-preserving adaptive multi-modal fusion (SPAMFM): the features of m networks gate each other's channels.
 
 Source: Liu et al., "Semantics-aware Adaptive Knowledge Distillation for Sensor-to-Vision Action Recognition", IEEE TIP
-2021, Eq. 4-13. The text and the authors' code differ; both are here, see ``SPAMFM``.
+2021, Eq. 4-13. The text and the authors' code differ; both variants are implemented, see ``SPAMFM``.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from kd_edge.errors import ConfigError, TrainingError, did_you_mean
 from kd_edge.models.config import Similarity, Variant
 
 LARGEST_FACTOR = 1e4
-"""Bound of a factor's entries in the product, far above real features: six larger ones would leave float32's range."""
+"""Clipping limit of the product's factors, far above real features: six larger ones would exceed float32's range."""
 
 MOMENTUM = 0.1
-"""How far a batch moves the remembered scale, as in batch norm."""
+"""Weight of a batch in the running scale, as in batch norm."""
 
 
 class SPAMFM(nn.Module):
-    """Fuse the features A_k of m modalities at one layer: each keeps its shape, its channels are gated by all of them.
+    """Fuse the features A_k of m modalities at one layer: all modalities together gate the channels of each.
 
-    With b samples, ``[,]`` the concatenation and all sums and products over the modalities k = 1..m::
+    With b samples, ``[,]`` for concatenation, and all sums and products over the modalities k = 1..m::
 
         R_k = A_k as (b, c_k h_k w_k)                                      similarity of the samples
         G_k[i, :] = (R_k R_k^T)[i, :] / ||(R_k R_k^T)[i, :]||_2            (4), (5)
@@ -38,34 +38,35 @@ class SPAMFM(nn.Module):
         E_r,k = W_r2,k Z_r + b_r2,k,   r = con, sum, had                   excitation (10)-(12)
         A~_k = (d(E_con,k) + d(E_sum,k) + d(E_had,k)) * A_k                gate per channel (13)
 
-    ``paper``: as printed, d = ReLU and nothing between the two layers; Z_r is shared by the modalities (the text gives
-    it no index) and W_r2,k is a modality's own (E is in R^{c_k}); Z has sum c / (2m) elements for con and c for sum and
-    had. The gate is not bounded.
-    ``official``: the authors' code. Both layers are a modality's own, a ReLU is between them, Z_r,k has sum c / (2m)
-    elements for con and c / (2m) for sum and had, and d is ReLU(sigmoid), where the ReLU changes nothing: the gate
-    lies in (0, 3).
+    ``paper``: as printed, with d = ReLU and no activation between the two layers; Z_r is shared by the modalities (it
+    has no index in the text), and W_r2,k is specific to each modality (E is in R^{c_k}); Z has sum c / (2m) elements
+    for con and c for sum and had. The gate is not bounded.
+    ``official``: the authors' code. Both layers are specific to each modality, with a ReLU between them; Z_r,k has
+    sum c / (2m) elements for con and c / (2m) for sum and had; d is ReLU(sigmoid), where the ReLU has no effect, and
+    the gate lies in (0, 3).
 
-    G mixes the samples of a batch. In training it is always the batch's. In evaluation an answer should not depend on
-    its neighbours: ``identity`` takes G = I, which is exactly what Eq. 5 gives for a batch of one. But the rows of a
-    batch have length 1, not sum 1: b like samples give G S of sqrt(b) S, gates that learnt on it see another scale, and
-    networks trained on batches lose accuracy. ``running`` takes G_k = r_k I, where r_k is the mean of
+    G mixes the samples of a batch. In training it is always computed from the batch. In evaluation, a prediction should
+    not depend on the other samples: ``identity`` uses G = I, which is exactly the result of Eq. 5 for a batch of one.
+    However, the rows of G have length 1, not sum 1: for b similar samples G S is sqrt(b) S, so that gates trained on
+    batches are evaluated at another scale and lose accuracy. ``running`` uses G_k = r_k I, where r_k is the mean of
     ||G_k S_k|| / ||S_k|| over the training batches: every sample is fused with its own sensors, at the scale of
-    training. ``batch`` keeps the batch's, which is the authors' code.
+    training. ``batch`` computes G from the batch, as the authors' code does.
 
-    Unequal c_k (the text adds and multiplies them all the same): a linear map without bias takes the wider ones to
-    min c_k for sum and product. With m = 1 the three relations see the same vector G_1 S_1 and the module is a
-    squeeze-and-excitation block of three branches.
+    If the c_k are unequal (the text adds and multiplies them regardless), a linear map without bias reduces the wider
+    ones to min c_k for sum and product. With m = 1 the three relations have the same input G_1 S_1, and the module is a
+    squeeze-and-excitation block with three branches.
 
-    Everything up to the gate is computed in float32 (float64 stays) inside an autocast too. So is what comes of
-    float16: the gate of ``paper`` grows with the features, and features of 100 times gates of 1000 leave its range.
+    Everything up to the gate is computed in float32 (or float64 for float64 inputs), also inside autocast. Outputs for
+    float16 inputs are float32, too: the gate of ``paper`` grows with the features, and features of 100 times gates of
+    1000 exceed the range of float16.
 
     Args:
         channels: Number c_k of channels of each modality.
         variant: ``paper`` or ``official``.
-        similarity: What G is in evaluation; may be changed at any time.
+        similarity: Choice of G in evaluation; can be changed at any time.
 
     Raises:
-        ConfigError: No modality, or an unknown variant or similarity.
+        ConfigError: There is no modality, or variant or similarity is unknown.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class SPAMFM(nn.Module):
     ) -> None:
         super().__init__()
         if not channels or min(channels) < 1:
-            raise ConfigError(f"channels {tuple(channels)} to fuse", "one modality or more", "give their channels")
+            raise ConfigError(f"channels {tuple(channels)} to fuse", "one modality or more", "pass their channels")
         _check_choice("variant", variant, get_args(Variant))
         self.channels = tuple(channels)
         self.variant = variant
@@ -104,25 +105,25 @@ class SPAMFM(nn.Module):
 
         Args:
             features: m tensors (b, c_k, h_k, w_k) or (b, c_k).
-            present: (b, m) bool, False where a sample lacks a modality; None when all are there. What is lacking, NaN
-                or whatever it holds, counts and comes out as 0, in the product it counts as 1, and the similarities
-                of the other samples are as if it were not in the batch.
+            present: (b, m) bool, False where a sample lacks a modality; None if none is missing. Missing features may
+                contain anything, including NaN: they are treated as 0, as 1 in the product, their output is 0, and they
+                do not affect the similarities of the other samples.
 
         Returns:
-            m tensors of the shapes that came in and of their dtypes, except that float16 comes out as float32.
+            m tensors with the shapes and dtypes of the inputs, except that float16 becomes float32.
 
         Raises:
-            TrainingError: Features or ``present`` of other shapes.
+            TrainingError: Features or ``present`` have a wrong shape.
         """
         self._check(features, present)
         if present is not None:
-            features = [_without(feature, ~present[:, k]) for k, feature in enumerate(features)]
+            features = [_zero_missing(feature, ~present[:, k]) for k, feature in enumerate(features)]
         with _full_precision(features[0].device.type):
             gates = self._gates(features, present)
-        return [_gated(feature, gate) for feature, gate in zip(features, gates, strict=True)]
+        return [_apply_gate(feature, gate) for feature, gate in zip(features, gates, strict=True)]
 
     def extra_repr(self) -> str:
-        """What ``print`` shows of the options."""
+        """The options as shown by ``print``."""
         return f"channels={self.channels}, variant='{self.variant}', similarity='{self.similarity}'"
 
     def _gates(self, features: Sequence[Tensor], present: Tensor | None) -> list[Tensor]:
@@ -131,7 +132,7 @@ class SPAMFM(nn.Module):
         contexts: list[Tensor] = []
         for feature in features:
             squeezed = _squeeze(feature)  # (b, c_k)
-            # a batch of one: G is [[1]], or [[0]] where S is 0 as well
+            # in a batch of one, G is [[1]], or [[0]] if S is 0, too
             mixed = _similarities(feature) @ squeezed if mixing and len(feature) > 1 else squeezed
             if self.training and len(feature) > 1:
                 self._remember(len(contexts), squeezed, mixed)
@@ -150,7 +151,7 @@ class SPAMFM(nn.Module):
     def _remember(self, k: int, squeezed: Tensor, mixed: Tensor) -> None:
         """Move r_k towards this batch's ||G_k S_k|| / ||S_k||: the plain mean at first, then by ``MOMENTUM``."""
         length = squeezed.norm()
-        if length > 0:  # else nobody in this batch has the modality
+        if length > 0:  # 0 if no sample of this batch has the modality
             batches = self.get_buffer("batches")[k].add_(1)
             weight = (1 / batches).clamp(min=MOMENTUM).to(mixed.dtype)
             stretch = self.get_buffer("stretch")
@@ -163,18 +164,18 @@ class SPAMFM(nn.Module):
             raise TrainingError(
                 f"features {', '.join(str(tuple(f.shape)) for f in features)} to fuse",
                 f"(b, c, h, w) or (b, c) with the same b and c of {self.channels}",
-                "give one feature per modality in the order of their channels",
+                "pass one feature per modality in the order of their channels",
             )
         if present is not None and (present.dtype is not torch.bool or present.shape != (*batches, len(features))):
             raise TrainingError(
                 f"present {tuple(present.shape)} of {present.dtype}",
                 f"({batches.pop()}, {len(features)}) of torch.bool",
-                "give one truth value per sample and modality",
+                "pass one truth value per sample and modality",
             )
 
 
 class _Excitation(nn.Module):
-    """One relation's two layers, (b, inputs) -> m gates (b, c_k): Eq. 7 and 10 with d of Eq. 13 around."""
+    """The two layers of one relation, (b, inputs) -> m gates (b, c_k): Eq. 7 and 10, followed by d of Eq. 13."""
 
     def __init__(self, inputs: int, hidden: int, channels: Sequence[int], variant: Variant) -> None:
         super().__init__()
@@ -192,7 +193,7 @@ class _Excitation(nn.Module):
 
 
 def _full_precision(device_type: str) -> AbstractContextManager[object]:
-    """Context without autocast; a device for shapes alone has none."""
+    """Context without autocast; the meta device does not support autocast."""
     available = torch.amp.is_autocast_available(device_type)
     return torch.autocast(device_type=device_type, enabled=False) if available else nullcontext()
 
@@ -206,7 +207,7 @@ def _squeeze(feature: Tensor) -> Tensor:
 def _similarities(feature: Tensor) -> Tensor:
     """(b, ...) -> G (b, b), Eq. 4 and 5; the row and column of a sample of zeros are 0.
 
-    G does not change with the scale of the feature, which is therefore divided by its largest element first: the
+    G does not depend on the scale of the feature, which is therefore divided by its largest element first, so that the
     products of Eq. 4 neither overflow nor vanish.
     """
     if feature.ndim == 4 and feature.is_contiguous(memory_format=torch.channels_last):
@@ -218,7 +219,7 @@ def _similarities(feature: Tensor) -> Tensor:
 
 
 def _product(equal: Sequence[Tensor], present: Tensor | None) -> Tensor:
-    """The product of m contexts (b, c), 1 in place of a missing one."""
+    """Compute the product of m contexts (b, c), with 1 in place of a missing one."""
     product = torch.ones_like(equal[0])
     for k, context in enumerate(equal):
         factor = context.clamp(-LARGEST_FACTOR, LARGEST_FACTOR)
@@ -226,19 +227,19 @@ def _product(equal: Sequence[Tensor], present: Tensor | None) -> Tensor:
     return product
 
 
-def _without(feature: Tensor, missing: Tensor) -> Tensor:
-    """(b, ...) with 0 where a sample is missing, whatever it held."""
+def _zero_missing(feature: Tensor, missing: Tensor) -> Tensor:
+    """Return a feature (b, ...) with missing samples set to 0."""
     return feature.masked_fill(missing.view(-1, *[1] * (feature.ndim - 1)), 0.0)
 
 
-def _gated(feature: Tensor, gate: Tensor) -> Tensor:
+def _apply_gate(feature: Tensor, gate: Tensor) -> Tensor:
     feature = feature.float() if feature.dtype is torch.float16 else feature
     gate = gate.to(feature.dtype)
     return feature * (gate[:, :, None, None] if feature.ndim == 4 else gate)
 
 
-def _check_choice(what: str, value: str, choices: Sequence[str]) -> None:
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
         raise ConfigError(
-            f"{what} '{value}'{did_you_mean(value, choices)}", f"one of {', '.join(choices)}", f"change {what}"
+            f"{name} '{value}'{did_you_mean(value, choices)}", f"one of {', '.join(choices)}", f"change {name}"
         )

@@ -1,4 +1,4 @@
-"""The streaming step: one new frame costs one backbone pass."""
+"""The streaming step, which classifies the current window with one backbone pass per new frame."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from kd_edge.models.shift import run_with_states, shifts
 
 
 class StreamingStep(nn.Module):
-    """A clip model unrolled over time: it encodes the newest segment frame and reuses the older ones' features.
+    """A clip model unrolled over time: it encodes the newest segment frame and reuses the features of older ones.
 
-    Stepping through the T frames of a clip gives the clip model's logits at the last one (in eval mode, to rounding).
-    With causal shifts the frames before reach the backbone through one state tensor per shifted convolution, zeros
-    before the first frame. Then only the T-th step from there is the clip model's: later ones see further back than a
-    clip does, one segment for every shifted convolution, a function of its own. The weights are shared with the clip
-    model.
+    Stepping through the T frames of a clip yields the clip model's logits at the last frame (in eval mode, up to
+    rounding). With causal shifts, previous frames reach the backbone through one state tensor per shifted convolution,
+    which is zero before the first frame. In that case only the T-th step equals the clip model: later steps see further
+    back than a clip does, by one segment per shifted convolution, and compute a different function. The weights are
+    shared with the clip model.
 
     Args:
         model: The clip model, in eval mode.
 
     Raises:
-        ExportError: Its backbone looks into the future.
+        ExportError: The backbone needs future frames.
     """
 
     def __init__(self, model: ClipModel) -> None:
@@ -39,19 +39,19 @@ class StreamingStep(nn.Module):
         Args:
             frame: (B, C, S, S) float32, the newest segment frame.
             past: (B, T-1, D) float32, features of the older segment frames, oldest first.
-            states: (B, fold, h, w) float32 for every shifted convolution, in the order of ``state_shapes``.
+            states: (B, fold, h, w) float32 per shifted convolution, in the order of ``state_shapes``.
 
         Returns:
-            feature (B, D) of the new frame, logits (B, K), and the states for the next frame.
+            Feature (B, D) of the new frame, logits (B, K), and the states for the next frame.
 
         Raises:
-            TrainingError: Another number of older features than T - 1, or of another size.
+            TrainingError: The past does not consist of T - 1 features of size D.
         """
         if past.ndim != 3 or past.shape[1:] != self._past:
             raise TrainingError(
                 f"past features of shape {tuple(past.shape)}",
                 f"(batch, {self._past[0]} segments, {self._past[1]})",
-                "give the features of as many older segments as the model was built for",
+                "pass the features of as many older segments as the model was built for",
             )
         feature, after = run_with_states(self.backbone, frame, states)
         window = torch.cat([past, feature.unsqueeze(1)], dim=1)  # (B, T, D)
@@ -59,10 +59,10 @@ class StreamingStep(nn.Module):
 
 
 def check_causal(model: ClipModel) -> None:
-    """Refuse a model whose backbone needs the next segment.
+    """Check that a model's backbone does not need the next segment.
 
     Raises:
-        ExportError: Its channels are shifted in both directions.
+        ExportError: The backbone's channels are shifted in both directions.
     """
     if any(not module.causal for _, module in shifts(model.backbone)):
         raise ExportError(

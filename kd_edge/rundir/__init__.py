@@ -1,14 +1,14 @@
-"""The run directory: what a training run leaves behind. Typed, one reader, one writer; no torch.
+"""The run directory, the output of a training run: typed records, one reader and one writer, without torch.
 
-recipe.toml            as resolved
+recipe.toml            the resolved recipe
 student.safetensors    the student's weights
 teachers/teacher.safetensors
 dense.safetensors      the student's backbone after its dense stage
-folds/fold1.safetensors   students that saw not every subject, where the head is cross-fitted
+folds/fold1.safetensors   students trained without some subjects, if the head is cross-fitted
 metrics.jsonl          a ``MetricsLine`` per epoch
 summary.json           a ``Summary``, written last; "complete": true
 plots/*.png
-state.pt               to resume, see ``kd_edge.train.results.run``
+state.pt               state for resuming, see ``kd_edge.train.results.run``
 """
 
 from kd_edge.rundir.files import (

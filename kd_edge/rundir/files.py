@@ -1,4 +1,4 @@
-"""Where the files of a run directory lie, and how its summary and its metrics are read and written."""
+"""Paths of the files in a run directory, and reading and writing of its summary and metrics."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ METRICS, SUMMARY, STATE = "metrics.jsonl", "summary.json", "state.pt"
 DENSE, FOLDS = "dense.safetensors", "folds"
 STAGES = ("teacher", "dense", "fold", "student", "head")
 FILE_BYTES = 64_000_000
-"""No summary and no metrics of a run are longer."""
-_OF_RECORDINGS = ("manifest.csv", "manifest.jsonl", "dataset.toml")
-"""A folder of one's own recordings has one of them, and often a recipe beside it, as runs have."""
+"""Upper limit for the size of a run's summary and metrics, in bytes."""
+_RECORDING_FILES = ("manifest.csv", "manifest.jsonl", "dataset.toml")
+"""Files that mark a folder of recordings, which often contains a recipe as runs do."""
 
 
 def new_run_path(root: Path, name: str) -> Path:
-    """``<root>/<name>-<date>-<time>``, local time, not there yet."""
+    """Return a path that does not exist yet: ``<root>/<name>-<date>-<time>``, in local time."""
     stem = f"{name}-{datetime.datetime.now().strftime('%Y%m%d-%H%M%S')}"
     path, number = root / stem, 1
     while path.exists():
@@ -35,25 +35,25 @@ def new_run_path(root: Path, name: str) -> Path:
 
 
 def run_folders(root: Path) -> list[Path]:
-    """Every run directly in a folder, finished or not."""
+    """Return all runs directly in a folder, finished or not."""
     return [recipe.parent for recipe in root.glob(f"*/{RECIPE}") if not _has_recordings(recipe.parent)]
 
 
 def check_run(path: Path, error: type[KdEdgeError] = TrainingError) -> None:
-    """Refuse what is no run directory, finished or not.
+    """Check that a path is a run directory, finished or not.
 
     Args:
-        path: The run directory.
-        error: What to raise.
+        path: The path to check.
+        error: Class of the exception to raise.
 
     Raises:
-        KdEdgeError: No folder, or one without a recipe, or one of recordings.
+        KdEdgeError: The path is not a folder, has no recipe, or is a folder of recordings.
     """
     if path.is_file():
-        raise error(f"{path} is a file, no run", "a folder written by kd-edge train", "name the folder it came from")
+        raise error(f"{path} is a file, not a run", "a folder written by kd-edge train", "name the folder of the run")
     if _has_recordings(path):
         raise error(
-            f"{path} is a folder of recordings, no run",
+            f"{path} is a folder of recordings, not a run",
             "a folder written by kd-edge train",
             f"train on it: kd-edge train --data {path}",
         )
@@ -62,22 +62,22 @@ def check_run(path: Path, error: type[KdEdgeError] = TrainingError) -> None:
 
 
 def _has_recordings(path: Path) -> bool:
-    """Whether a folder holds recordings, and no sign of a run that was begun there all the same."""
+    """Whether a folder contains recordings and no files of a run that was started there nevertheless."""
     is_run = any((path / name).exists() for name in (SUMMARY, METRICS, STATE))
-    return not is_run and any((path / name).is_file() for name in _OF_RECORDINGS)
+    return not is_run and any((path / name).is_file() for name in _RECORDING_FILES)
 
 
 def check_free(path: Path) -> None:
-    """Make sure that a new run would not overwrite another one, nor lie among recordings.
+    """Check that a new run would not overwrite another one or be written among recordings.
 
     Raises:
-        TrainingError: There is a run already, or recordings.
+        TrainingError: The folder contains a run or recordings.
     """
     if _has_recordings(path):
         raise TrainingError(f"{path} is a folder of recordings", "a new or empty folder", "choose another --out")
     if (path / RECIPE).exists():
         raise TrainingError(
-            f"{path} holds a run already",
+            f"{path} contains a run already",
             "a new or empty folder",
             f"choose another --out, or kd-edge train --resume {path}",
         )
@@ -87,14 +87,14 @@ def check_free(path: Path) -> None:
 
 
 def read_summary(path: Path, error: type[KdEdgeError] = TrainingError) -> Summary:
-    """The summary of a finished run.
+    """Read the summary of a finished run.
 
     Args:
         path: The run directory.
-        error: What to raise.
+        error: Class of the exception to raise.
 
     Raises:
-        KdEdgeError: No run there, not finished, or the file is damaged.
+        KdEdgeError: The path is not a run, the run is not finished, or the file is damaged.
     """
     check_run(path, error)
     try:
@@ -108,12 +108,12 @@ def read_summary(path: Path, error: type[KdEdgeError] = TrainingError) -> Summar
     except ValidationError as fault:
         raise _damaged(path, fault, error) from fault
     if not summary.complete:
-        raise _unfinished(path, f"{SUMMARY} does not say complete", error)
+        raise _unfinished(path, f"{SUMMARY} is not marked complete", error)
     return summary
 
 
 def complete_summary(path: Path) -> Summary | None:
-    """The summary of a finished run; None of any other folder."""
+    """Read the summary of a finished run; None for any other folder."""
     try:
         return read_summary(path)
     except TrainingError:
@@ -121,7 +121,7 @@ def complete_summary(path: Path) -> Summary | None:
 
 
 def write_summary(path: Path, summary: Summary) -> None:
-    """Write the summary, the last file of a run, whole or not at all.
+    """Write the summary, the last file of a run, atomically.
 
     Raises:
         TrainingError: The folder cannot be written.
@@ -132,15 +132,13 @@ def write_summary(path: Path, summary: Summary) -> None:
 
 
 def _unfinished(path: Path, why: str, error: type[KdEdgeError]) -> KdEdgeError:
-    return error(
-        f"run {path} is not finished ({why})", "a finished run", f"go on with it: kd-edge train --resume {path}"
-    )
+    return error(f"run {path} is not finished ({why})", "a finished run", f"continue it: kd-edge train --resume {path}")
 
 
 def _damaged(path: Path, fault: Exception, error: type[KdEdgeError]) -> KdEdgeError:
     return error(
-        f"{path / SUMMARY} is damaged ({_why(fault)})",
-        "the file a finished run wrote",
+        f"{path / SUMMARY} is damaged ({_reason_of(fault)})",
+        "the file written by a finished run",
         f"restore it, or write it again: kd-edge train --resume {path}",
     )
 
@@ -149,10 +147,10 @@ def _damaged(path: Path, fault: Exception, error: type[KdEdgeError]) -> KdEdgeEr
 
 
 def read_metrics(path: Path) -> list[MetricsLine]:
-    """The complete lines of ``metrics.jsonl``, none where there is no such file; a last line that was cut is left out.
+    """Read the lines of ``metrics.jsonl``, except an incomplete last line; empty if there is no such file.
 
     Raises:
-        TrainingError: The file cannot be read, or a line of it is damaged.
+        TrainingError: The file cannot be read, or a line is damaged.
     """
     try:
         lines = read_bytes(path / METRICS, FILE_BYTES).split(b"\n")[:-1]
@@ -164,10 +162,10 @@ def read_metrics(path: Path) -> list[MetricsLine]:
 
 
 def append_metrics(path: Path, line: MetricsLine) -> None:
-    """Add one line to ``metrics.jsonl``.
+    """Append one line to ``metrics.jsonl``.
 
     Raises:
-        TrainingError: It cannot be written.
+        TrainingError: The file cannot be written.
         ValueError: A number is not finite.
     """
     text = _as_json(line)
@@ -183,18 +181,18 @@ def append_metrics(path: Path, line: MetricsLine) -> None:
 
 
 def truncate_metrics(path: Path, stage: str, epoch: int) -> None:
-    """Drop the lines after an epoch of a stage, and a last line that a kill cut off: they are made again.
+    """Drop the lines after an epoch of a stage and an incomplete last line; a resumed run writes them again.
 
     Raises:
         TrainingError: A line is damaged, or the file cannot be written.
     """
-    kept = [m for m in read_metrics(path) if (*_turn(m.stage), m.epoch) <= (*_turn(stage), epoch)]
+    kept = [m for m in read_metrics(path) if (*_order(m.stage), m.epoch) <= (*_order(stage), epoch)]
     with replacing(path / METRICS, TrainingError) as file:
         file.write("".join(f"{_as_json(line)}\n" for line in kept).encode())
 
 
-def _turn(stage: str) -> tuple[int, int]:
-    """When it is a stage's turn: its kind's, and its number among the folds."""
+def _order(stage: str) -> tuple[int, int]:
+    """Sort key of a stage: the position of its kind in ``STAGES``, then its number among the folds."""
     kind = stage.rstrip("0123456789")
     return STAGES.index(kind), int(stage.removeprefix(kind) or 0)
 
@@ -208,9 +206,9 @@ def _metrics_line(path: Path, number: int, text: bytes) -> MetricsLine:
 
 def _damaged_metrics(path: Path, where: str, fault: Exception) -> TrainingError:
     return TrainingError(
-        f"{where}{path / METRICS} is damaged ({_why(fault)})",
-        "one JSON object an epoch, as kd-edge train wrote them",
-        "remove the line, or the whole file: it is only drawn",
+        f"{where}{path / METRICS} is damaged ({_reason_of(fault)})",
+        "one JSON object per epoch, as written by kd-edge train",
+        "remove the line, or the whole file: it is only used for plots",
     )
 
 
@@ -221,7 +219,7 @@ def _as_json(record: Record, indent: int | None = None) -> str:
     return json.dumps(to_jsonable_python(record), indent=indent, allow_nan=False)
 
 
-def _why(fault: Exception) -> str:
+def _reason_of(fault: Exception) -> str:
     if isinstance(fault, ValidationError):
         return first_fault(fault)
     return (fault.strerror if isinstance(fault, OSError) else None) or reason(fault)

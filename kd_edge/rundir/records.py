@@ -1,7 +1,7 @@
-"""What stands in ``summary.json`` and ``metrics.jsonl``.
+"""The records in ``summary.json`` and ``metrics.jsonl``.
 
-A record says what it was told and nothing else: keys of another release are kept, a key that was never set is not
-written, and reads as its default. So a summary that is read and written again has the keys it had.
+A record writes only the keys that were set: unknown keys of another release are kept, and a key that was never set is
+not written and reads as its default. A summary that is read and written again therefore has the same keys.
 """
 
 from __future__ import annotations
@@ -24,43 +24,43 @@ from pydantic_core import PydanticCustomError
 
 
 class Record(BaseModel):
-    """A table of a run directory's JSON; every number is finite."""
+    """A JSON object of a run directory; every number is finite."""
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False, ser_json_inf_nan="constants")
 
     @model_serializer(mode="wrap")
-    def _what_was_said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _only_set_fields(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {key: value for key, value in write(self).items() if key in self.model_fields_set}
 
 
 def first_fault(error: ValidationError) -> str:
-    """The first thing that is wrong with a record, in one line: where, and what."""
+    """Describe the first fault of a record in one line: ``location: fault``."""
     first = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"])
     return f"{place}: {first['msg']}" if place else first["msg"]
 
 
 Share = Annotated[float, Field(ge=0, le=1 + 1e-6)]
-"""A fraction in [0, 1], and the rounding of a mean of ones."""
+"""A fraction in [0, 1], with tolerance for the rounding of a mean of ones."""
 Marks = Annotated[str, Field(pattern="^[01]+$")]
-"""``1`` or ``0`` for each clip, right or wrong."""
+"""``1`` (correct) or ``0`` (wrong) for each clip."""
 
 
 class Scores(Record):
-    """Figures of one network on some clips, each a fraction in [0, 1]; None where there is no such figure.
+    """Metrics of one network on some clips, fractions in [0, 1] unless noted; None if not available.
 
     Attributes:
-        clips: Number of clips, where it is not the stage's.
-        accuracy: Share of right answers.
+        clips: Number of clips, if it differs from the stage's.
+        accuracy: Share of correct predictions.
         loss: Mean cross entropy in nats.
-        top5: Share of clips whose class is among the five of highest score.
+        top5: Share of clips whose class is among the five with the highest scores.
         macro_f1: Mean F1 over the classes, see ``kd_edge.metrics.macro_f1``.
         map: Mean average precision over the classes.
-        sakdn_f: What SAKDN's code calls F-measure.
-        ece: Expected calibration error; None for scores that are no logits.
-        per_class: Recall by class name; None for a class without a clip.
+        sakdn_f: The "F-measure" of SAKDN's code, see ``kd_edge.metrics.sakdn_fmeasure``.
+        ece: Expected calibration error; None for scores that are not logits.
+        per_class: Recall by class name; None for a class without clips.
         confusion: (K, K) counts, rows are the truth.
-        right: Subject -> ``1`` or ``0`` for each of their clips in the order of the clips' ids, right or wrong.
+        right: Marks by subject, in the order of the subject's clip ids.
     """
 
     clips: int | None = None
@@ -83,15 +83,15 @@ def _is_stage(name: str) -> str:
 
 
 StageName = Annotated[str, AfterValidator(_is_stage)]
-"""What a run trains: its teacher, or a stage of its student."""
+"""Name of a training stage of a run: the teacher, or a stage of the student."""
 
 
 class Spread(Record):
-    """How far the student's embeddings of an epoch's training clips lie apart, as they were drawn.
+    """Spread of the student's embeddings of an epoch's training clips, with the augmentation of the epoch.
 
     Attributes:
-        cosine: Mean cosine between the embeddings of two clips: 1 where all are the same.
-        dimensions: How many dimensions they fill: participation ratio of the variances along their principal axes.
+        cosine: Mean cosine similarity between the embeddings of two clips; 1 if all are equal.
+        dimensions: Effective number of dimensions: participation ratio of the variances along the principal axes.
     """
 
     cosine: float = 0.0
@@ -99,14 +99,14 @@ class Spread(Record):
 
 
 class Selection(Record):
-    """Which of a stage's weights were kept.
+    """The weights of a stage that were kept.
 
     Attributes:
-        selected_epoch: The epoch they are of, from 1; 0 when they were not trained in this run.
-        selected_by: Why that one.
-        seconds: Spent on training.
-        spread: Of the student's embeddings in the last epoch, where a loss looks at features.
-        collapsed_epoch: The first epoch after which they had collapsed; None where they did not.
+        selected_epoch: Epoch of the weights, from 1; 0 if they were not trained in this run.
+        selected_by: Criterion of the selection.
+        seconds: Time spent on training.
+        spread: Spread of the student's embeddings in the last epoch, if a loss uses features.
+        collapsed_epoch: First epoch after which the embeddings had collapsed; None if they did not.
     """
 
     selected_epoch: int = 0
@@ -117,16 +117,16 @@ class Selection(Record):
 
 
 class DenseReport(Selection):
-    """What became of a student's dense stage.
+    """Result of a student's dense stage.
 
     Attributes:
-        targets: Numbers regressed in every frame.
-        explained: Target -> share of its variance over the validation clips' frames that is explained; None for one
+        targets: Number of values regressed in every frame.
+        explained: Explained share of each target's variance over the frames of the validation clips; None for a target
             that they lack.
-        lacking: Target -> clips that were to train and are without it.
-        absent: Target -> share of its numbers that the training clips' frames lack: joints that were not seen, clips
-            without it.
-        unlabelled: Clips that nobody has labelled and that took part.
+        lacking: Number of training clips without each target.
+        absent: Share of each target's values that is missing in the frames of the training clips: joints that were not
+            seen, clips without the target.
+        unlabelled: Number of unlabelled clips used.
     """
 
     targets: int = 0
@@ -137,34 +137,34 @@ class DenseReport(Selection):
 
 
 class FoldReport(DenseReport):
-    """What became of an encoder that was trained without some subjects, for cross-fitting.
+    """Result of an encoder that was trained without some subjects, for cross-fitting.
 
     Attributes:
-        subjects: Whom it was trained without; ``explained`` is of their clips.
+        subjects: The subjects left out; ``explained`` refers to their clips.
     """
 
     subjects: tuple[str, ...] = ()
 
 
 class StageReport(Selection):
-    """What became of the teacher or of the student.
+    """Result of the teacher or of the student.
 
     Attributes:
-        modality: What it sees; of sensors their names.
-        backbone: The network.
-        temporal: What joins the network's outputs.
-        epochs: It was to be trained for.
-        validation: Figures of the selected weights on the validation clips; None without any.
-        test: Figures on the test clips; None when no test clip has its modality.
-        test_samples: Number of those clips; None in summaries of the first release, where it is the protocol's.
-        parameters: Number of values in its weights.
-        sensors: Test figures of each sensor's own network; None of a sensor that no test clip has.
-        similarity: Way of comparing the clips of a batch -> network -> test accuracy.
-        lacking: Sensor -> number of samples without it.
-        seen_in_training: Test clips whose very signals trained the sensors' networks.
-        dense: What became of a student's dense stage; None without one.
-        folds: What became of the encoders that a student's head was cross-fitted with, by stage name.
-        head: Which weights were kept of a student's head stage; None without one.
+        modality: Input modality; for sensors, their names.
+        backbone: Name of the network.
+        temporal: Temporal model on top of the network.
+        epochs: Number of epochs in the recipe.
+        validation: Metrics of the selected weights on the validation clips; None if there are none.
+        test: Metrics on the test clips; None if no test clip has the modality.
+        test_samples: Number of those clips; None in summaries of the first release, which have the protocol's only.
+        parameters: Number of weights.
+        sensors: Test metrics of each sensor's own network; None for a sensor that no test clip has.
+        similarity: Test accuracy by similarity (see ``SPAMFM``) and network.
+        lacking: Number of samples without each sensor.
+        seen_in_training: Number of test clips whose signals were used to train the sensors' networks.
+        dense: Result of a student's dense stage; None without one.
+        folds: Results of the encoders used to cross-fit a student's head, by stage name.
+        head: Selected weights of a student's head stage; None without one.
     """
 
     modality: str = ""
@@ -185,13 +185,13 @@ class StageReport(Selection):
 
     @property
     def all_seconds(self) -> float:
-        """Spent on training, with dense and head stages and the folds; a dense stage that runs share counts in each."""
+        """Training time with dense and head stages and folds; a dense stage shared by several runs counts in each."""
         parts = [part for part in (self.dense, *self.folds.values(), self.head) if part is not None]
         return self.seconds + sum(part.seconds for part in parts)
 
     @property
     def trained_for(self) -> str:
-        """Epochs it was to be trained for; with dense and head stages those of each, in their order, and the folds."""
+        """Number of epochs; with dense and head stages those of each stage in order, and the number of folds."""
         if self.dense is None and self.head is None:
             return str(self.epochs)
         dense = [f"dense {self.dense.selected_epoch}"] if self.dense is not None else []
@@ -202,32 +202,32 @@ class StageReport(Selection):
 
     @property
     def selected(self) -> str:
-        """Which epoch of how many was kept; with dense and head stages what ``trained_for`` says."""
+        """The selected epoch and the number of epochs; with dense and head stages the same as ``trained_for``."""
         alone = self.dense is None and self.head is None
         return f"{self.selected_epoch} of {self.epochs}" if alone else self.trained_for
 
 
 class LossNote(Record):
-    """A loss of the recipe; its options stand beside its kind."""
+    """A loss of the recipe; its options are kept as further keys."""
 
     kind: str = ""
 
 
 class TeacherNote(Record):
-    """The recipe's teacher: whether it was given, and how much it heeded the class names' vectors."""
+    """The recipe's teacher: a given file of weights, if any, and the weight of the class names' vectors."""
 
     weights: str | None = None
     semantic_weight: float = 0.0
 
 
 class RecipeNote(Record):
-    """The recipe as resolved; of its keys those that reports name.
+    """The keys of the resolved recipe that reports use.
 
     Attributes:
-        name: What the recipe calls itself.
-        kind: Which classical method it is; None for a trained student.
-        losses: What the student is trained by, beside the cross entropy.
-        teacher: None of a student that learned alone.
+        name: Name of the recipe.
+        kind: Kind of the classical method; None for a trained student.
+        losses: Losses of the student in addition to the cross entropy.
+        teacher: The teacher; None for a student trained alone.
     """
 
     name: str = ""
@@ -237,18 +237,18 @@ class RecipeNote(Record):
 
 
 class Protocol(Record):
-    """Which clips were trained on, chosen by and tested on.
+    """The clips used for training, selection and testing.
 
     Attributes:
         dataset: Name of the data set.
-        split: Name of its protocol.
+        split: Name of the data set's split.
         validation_subjects: Subjects held out of the training side.
         validation_trials: Trials held out of the training side.
         train_samples: Number of training clips.
-        trained_on: SHA-256 (hex) of their ids; empty in runs of before.
+        trained_on: SHA-256 (hex) of their ids; empty in runs of earlier releases.
         validation_samples: Number of validation clips.
         test_samples: Number of test clips.
-        skipped: Sample id -> why it could not be used.
+        skipped: Reason why a sample could not be used, by sample id.
     """
 
     dataset: str = ""
@@ -263,25 +263,25 @@ class Protocol(Record):
 
 
 class SourceNote(Record):
-    """What a student was fine-tuned from, and what of it.
+    """The source that a student was fine-tuned from, and what was taken from it.
 
     Attributes:
-        source: As it was named.
+        source: The source as named by the user.
         kind: ``run``, ``artifact`` or ``file``.
-        precision: What an artifact's weights were rounded to.
-        sha256: Of the file with the weights.
-        taken: Tensors of the student that begin with the source's values, a classifier's in part.
-        new: Tensors that begin with random ones.
-        ignored: Why -> number of the source's tensors that were not taken.
-        channels: Input channels there and here; None where they are the same.
-        head: ``kept``, or why the temporal head is new.
+        precision: Precision that an artifact's weights were rounded to.
+        sha256: SHA-256 (hex) of the file with the weights.
+        taken: Number of the student's tensors initialised from the source, a classifier's possibly in part.
+        new: Number of tensors initialised at random.
+        ignored: Number of the source's tensors that were not used, by reason.
+        channels: Input channels of the source and of the student; None if they are the same.
+        head: ``kept``, or the reason why the temporal head is new.
         classes_kept: Classes whose rows of the classifier were taken.
-        classes_new: Classes whose rows begin anew.
+        classes_new: Classes whose rows are new.
         classes_left: Classes of the source that the student does not have.
-        frozen: What of the backbone is not trained.
-        frozen_parameters: Number of values in it.
-        head_rate: Learning rate of the classifier and of what is new, relative to the rest.
-        differences: A line for each setting that the source had otherwise.
+        frozen: Parts of the backbone that are not trained.
+        frozen_parameters: Number of weights in the frozen parts.
+        head_rate: Learning rate of the classifier and of new parts, relative to the rest.
+        differences: One line for each setting that differs from the source's.
     """
 
     source: str = ""
@@ -303,9 +303,9 @@ class SourceNote(Record):
 
     @property
     def lines(self) -> list[str]:
-        """The note as a short report."""
+        """The note as lines of a short report."""
         rounded = f", rounded to {self.precision}" if self.precision != "fp32" else ""
-        said = [
+        lines = [
             f"fine-tuned from {self.source} ({self.kind}{rounded}, SHA-256 {self.sha256[:12]}): {self.taken} tensors "
             f"taken, {self.new} new, {sum(self.ignored.values())} ignored"
         ]
@@ -314,26 +314,28 @@ class SourceNote(Record):
             if self.channels is None
             else f", its first convolution from {self.channels[0]} to {self.channels[1]} channels"
         )
-        said.append(f"backbone: taken{first}" + (f"; frozen: {', '.join(self.frozen)}" if self.frozen else ""))
+        lines.append(f"backbone: taken{first}" + (f"; frozen: {', '.join(self.frozen)}" if self.frozen else ""))
         if self.frozen:
-            said[-1] += f" ({self.frozen_parameters:,} parameters)"
-        said.append(f"temporal head: {self.head}")
+            lines[-1] += f" ({self.frozen_parameters:,} parameters)"
+        lines.append(f"temporal head: {self.head}")
         classes = f"classes: {len(self.classes_kept)} of {len(self.classes_kept) + len(self.classes_new)} kept by name"
         for word, names in (("new", self.classes_new), ("left out", self.classes_left)):
             classes += f"; {word}: {', '.join(names)}" if names else ""
-        said.append(classes)
-        said += [f"ignored: {count} {why}" for why, count in self.ignored.items()]
-        said.append(f"learning rate of classifier and new parts: {self.head_rate:g} times the rest (student.head_rate)")
-        return said + [f"differs: {line}" for line in self.differences]
+        lines.append(classes)
+        lines += [f"ignored: {count} {why}" for why, count in self.ignored.items()]
+        lines.append(
+            f"learning rate of classifier and new parts: {self.head_rate:g} times the rest (student.head_rate)"
+        )
+        return lines + [f"differs: {line}" for line in self.differences]
 
 
 class SemanticsNote(Record):
-    """Where the class names' vectors came from.
+    """The word vectors used for the class names.
 
     Attributes:
         source: Name of the vectors.
-        size: Values of each.
-        unknown_words: Class name -> its words without a vector.
+        size: Length of each vector.
+        unknown_words: Words without a vector, by class name.
     """
 
     source: str = ""
@@ -342,29 +344,29 @@ class SemanticsNote(Record):
 
 
 class Summary(Record):
-    """``summary.json``.
+    """The content of ``summary.json``.
 
     Attributes:
-        complete: Whether the run came to its end.
-        finished: When, ISO 8601 in UTC.
-        recipe: As resolved.
-        protocol: The clips.
-        seed: Where everything random starts from.
+        complete: Whether the run finished.
+        finished: Time of the end, ISO 8601 in UTC.
+        recipe: The resolved recipe.
+        protocol: The clips used.
+        seed: Seed of the run.
         stages: ``teacher`` (if any) and ``student``.
         clip_seconds: Length of the live window.
-        temperature: Divides the student's logits before the softmax.
-        unknown_threshold: Confidence below which the student's answer is ``unknown``; 0 when nothing is.
-        calibrated_on: What both were fitted on.
-        versions: Releases of the packages that trained.
-        data_fingerprint: SHA-256 (hex) of all recordings' content and how they were read.
-        data_fingerprints: The same for each stage alone; for a classical method, the content of each modality.
-        semantics: None without class vectors.
-        recipe_fingerprint: SHA-256 (hex) of the settings that decide the result.
-        threads: CPU threads of PyTorch.
-        device: What trained, for example ``cpu``.
-        source: What the student was fine-tuned from; None where it was not.
-        student_model: How the student is built and fed: ``kd_edge.models.saved.StudentSpec``. Empty of a classical
-            method, which has no network.
+        temperature: Divisor of the student's logits before the softmax.
+        unknown_threshold: Confidence below which the student's prediction is ``unknown``; 0 disables it.
+        calibrated_on: Description of the clips that temperature and threshold were fitted on.
+        versions: Versions of the packages used for training.
+        data_fingerprint: SHA-256 (hex) of the content of all recordings and how they were read.
+        data_fingerprints: The fingerprint of each stage; for a classical method, of each modality's content.
+        semantics: The class vectors; None without any.
+        recipe_fingerprint: SHA-256 (hex) of the settings that determine the result.
+        threads: Number of CPU threads used by PyTorch.
+        device: Device used for training, for example ``cpu``.
+        source: Source that the student was fine-tuned from; None if it was trained from scratch.
+        student_model: How to build and feed the student, see ``kd_edge.models.saved.StudentSpec``. Empty for a
+            classical method, which has no network.
     """
 
     complete: StrictBool = False
@@ -388,7 +390,7 @@ class Summary(Record):
     student_model: dict[str, Any] = {}
 
     def test_clips(self, stage: StageReport) -> int:
-        """Number of clips a stage was tested on."""
+        """Number of clips that a stage was tested on."""
         return self.protocol.test_samples if stage.test_samples is None else stage.test_samples
 
 
@@ -396,16 +398,16 @@ class MetricsLine(Record):
     """One epoch of a stage, a line of ``metrics.jsonl``.
 
     Attributes:
-        stage: ``teacher``, ``student``, or ``dense`` and ``head`` of the student's stages of that kind; ``fold1`` and
-            so on of the encoders that a head is cross-fitted with.
-        epoch: From 1.
-        losses: Mean of each loss over the epoch's steps, with ``total``.
-        train_accuracy: Share of right answers on the training clips as they were drawn.
-        learning_rate: What the epoch's last step was taken with.
-        seconds: Spent on the steps.
-        clips_per_second: Pace of training, all devices together.
+        stage: ``teacher``, ``student``, ``dense`` or ``head`` for these stages of the student, or ``fold1`` and so on
+            for the encoders used to cross-fit a head.
+        epoch: Number of the epoch, from 1.
+        losses: Mean of each loss over the epoch's steps, and their ``total``.
+        train_accuracy: Share of correct predictions on the training clips, with augmentation.
+        learning_rate: Learning rate of the epoch's last step.
+        seconds: Time spent on the steps.
+        clips_per_second: Training speed, all devices together.
         validation: Accuracy and loss on the validation clips; None without any.
-        spread: Of the student's embeddings, where a loss looks at features.
+        spread: Spread of the student's embeddings, if a loss uses features.
     """
 
     stage: StageName

@@ -59,7 +59,7 @@ def test_the_hash_covers_them(written: Path) -> None:
     good = written.read_bytes()
     at = good.index(WEIGHTS) + 5
     written.write_bytes(good[:at] + b"\xff" + good[at + 1 :])
-    with pytest.raises(ArtifactError, match="do not have the hash"):
+    with pytest.raises(ArtifactError, match="do not match the stored hash"):
         artifact.load(written)
 
 
@@ -101,12 +101,12 @@ def test_what_no_robot_would_read_is_not_written(tmp_path: Path, attachments: di
         (attached(b"notes.txt"), "'notes.txt' is unknown"),
         (attached(b"ncnn.bin\x1b[2J"), r"is unknown"),
         (attached(b"\xff\xfe"), "codec can't decode"),
-        (attached(b"x" * 65), "does not begin with its name"),
+        (attached(b"x" * 65), "does not start with its name"),
         (attached(b"ncnn.param", bytes(1_000_001)), "ncnn.param of 1,000,001 bytes"),
-        (wire.bytes_field(1100, b""), "does not begin with its name"),
-        (wire.bytes_field(1100, wire.bytes_field(2, b"abc")), "does not begin with its name"),
-        (wire.bytes_field(1100, wire.bytes_field(1, b"ncnn.bin")), "ncnn.bin is without content"),
-        (wire.bytes_field(1100, wire.bytes_field(1, b"ncnn.bin") + b"\x10\x01"), "ncnn.bin is without content"),
+        (wire.bytes_field(1100, b""), "does not start with its name"),
+        (wire.bytes_field(1100, wire.bytes_field(2, b"abc")), "does not start with its name"),
+        (wire.bytes_field(1100, wire.bytes_field(1, b"ncnn.bin")), "ncnn.bin has no content"),
+        (wire.bytes_field(1100, wire.bytes_field(1, b"ncnn.bin") + b"\x10\x01"), "ncnn.bin has no content"),
         (
             wire.bytes_field(1100, wire.bytes_field(1, b"ncnn.bin") + wire.bytes_field(2, b"abc") + b"\x18\x01"),
             "ncnn.bin of 3 bytes",

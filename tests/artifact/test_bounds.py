@@ -90,15 +90,15 @@ def test_the_forger_can_write_a_good_file(tmp_path: Path) -> None:
         ({"preprocess": []}, "preprocess: Input should be an object"),
         ({"clip_seconds": 1e300}, "clip_seconds: Input should be less than or equal to 3600"),
         ({"clip_seconds": 1e-300}, "clip_seconds: Input should be greater than or equal to 0.001"),
-        ({"temperature": float("nan")}, "NaN where a finite number belongs"),
-        ({"accuracy": {"test": float("inf")}}, "Infinity where a finite number belongs"),
+        ({"temperature": float("nan")}, "NaN instead of a finite number"),
+        ({"accuracy": {"test": float("inf")}}, "Infinity instead of a finite number"),
         ({"dataset": {"a": 10**400}}, "an integer of 401 digits"),
         ({"value_range": [255, 0]}, "value_range .* must increase"),
         ({"labels": ["sit", "sit"]}, "two labels are the same"),
         ({"labels": ["sit", ""]}, "a label is blank"),
         ({"labels": ["sit", " \t"]}, "a label is blank"),
-        ({"labels": ["sit", "\x1b[31mstand"]}, "a label holds control characters"),
-        ({"labels": ["sit", "\u202estand"]}, "a label holds control characters"),
+        ({"labels": ["sit", "\x1b[31mstand"]}, "a label contains control characters"),
+        ({"labels": ["sit", "\u202estand"]}, "a label contains control characters"),
         ({"labels": ["sit", "\ud800"]}, "surrogates not allowed"),
         ({"labels": ["sit", "x" * 201]}, "at most 200 characters"),
         ({"labels": ["x"] * 10_001}, "at most 10000"),
@@ -114,7 +114,7 @@ def test_a_manifest_that_no_export_writes(tmp_path: Path, values: dict[str, Any]
     ("text", "why"),
     [
         ("[" * 100_000, "nested too deeply"),
-        (changed()[:-1] + ',"format":1}', "'format' twice"),
+        (changed()[:-1] + ',"format":1}', "the key 'format' occurs twice"),
         ("[]", "a list instead of an object"),
         ("", "Expecting value"),
     ],
@@ -151,20 +151,20 @@ def zeros(count: int) -> str:
         ),
         ({"shape": [4, 16, 20], "frames": lambda: zeros(200_000_000)}, "its frames are not 2,560 bytes"),
         ({"shape": [4, 16, 20], "frames": zeros(2559)}, "its frames are not 2,560 bytes"),
-        ({"shape": [4, 16, 20, 3]}, r"uint16 \(4, 16, 20, 3\) of a uint16 model"),
+        ({"shape": [4, 16, 20, 3]}, r"uint16 frames \(4, 16, 20, 3\) for a uint16 model"),
         ({"shape": [True, 16, 20]}, "shape.0: Input should be a valid integer"),
         ({"shape": [1, 1, 1280]}, "its frames are 1280x1 pixels"),
         ({"shape": "4,16,20"}, "shape: Input should be a valid list"),
-        ({"dtype": "uint8"}, "it holds uint8"),
+        ({"dtype": "uint8"}, "it has uint8 frames"),
         ({"dtype": ["uint8"]}, "dtype: Input should be 'uint8' or 'uint16'"),
-        ({"stamps_ns": [0, 1, 1, 2]}, "not 4 increasing ones"),
-        ({"stamps_ns": [0, 1]}, "not 4 increasing ones"),
+        ({"stamps_ns": [0, 1, 1, 2]}, "not 4 increasing numbers"),
+        ({"stamps_ns": [0, 1]}, "not 4 increasing numbers"),
         ({"stamps_ns": [0, 1, 2, 2**63 - 1]}, "stamps_ns.3"),
         ({"logits": [1.0]}, "1 logits for 2 labels"),
-        ({"logits": [1.0, float("inf")]}, "Infinity where"),
+        ({"logits": [1.0, float("inf")]}, "Infinity instead of"),
         ({"logits": [1.0, 1e300]}, "logits.1: Input should be less than or equal to"),
-        ({"tolerance": float("inf")}, "Infinity where"),
-        ({"tolerance": float("nan")}, "NaN where"),
+        ({"tolerance": float("inf")}, "Infinity instead of"),
+        ({"tolerance": float("nan")}, "NaN instead of"),
         ({"tolerance": -1.0}, "tolerance: Input should be greater than or equal to 0"),
         ({"tolerance": True}, "tolerance: Input should be a valid number"),
         ({"frames": "&" * 40}, "Only base64 data is allowed"),
@@ -198,7 +198,7 @@ def test_metadata_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     graph = graph_bytes()
     others = graph + wire.entry("maker", "x" * 1000)
     assert artifact.load(forged(tmp_path / "a.onnx", others)).manifest.name == "test"  # of another tool
-    refused(forged(tmp_path / "b.onnx", graph + wire.entry("a", "x") * 2), "stands there twice")
+    refused(forged(tmp_path / "b.onnx", graph + wire.entry("a", "x") * 2), "it has a metadata entry twice")
     refused(forged(tmp_path / "c.onnx", graph + wire.entry("a", "x" * 8_000_000)), "longer than 8,000,000 bytes")
     refused(forged(tmp_path / "d.onnx", graph + b"\x72\x06" + b"\x0a\x00" * 3), "a metadata entry is unreadable")
     refused(forged(tmp_path / "e.onnx", graph + b"\x10\x01" * 2_001), "too many fields")
@@ -320,7 +320,7 @@ def test_what_no_export_writes_is_refused(
     [
         ([0, 0, 1, 1], None),
         ([0, 0, 64, -64], None),
-        ([0, 0, 65, 0], "pads by 'p', which is no short list of small numbers"),
+        ([0, 0, 65, 0], "pads by 'p', which is not a short list of small numbers"),
         ([0, 0, 0, 1 << 40], "pads by 'p'"),
         ([0] * 60, "pads by 'p'"),
         (None, "pads by 'p'"),

@@ -132,7 +132,7 @@ def test_another_manifest_is_another_file(signed: Path, keys: Path) -> None:
 
 def test_one_beside_the_file_counts_where_it_carries_none(model: Path, keys: Path) -> None:
     with pytest.raises(
-        ArtifactError, match=r"student\.onnx is not signed, and there is no student\.onnx\.sig beside it"
+        ArtifactError, match=r"student\.onnx is not signed, and there is no student\.onnx\.sig next to it"
     ):
         artifact.load(model, trust=keys)
     sign_beside(model, SigningKey(keys / "robot.key"), beside(model))
@@ -174,11 +174,11 @@ def payload_of(bundle: dict[str, Any], change: Change) -> None:
         (lambda b: b["dsseEnvelope"].update(payloadType="text/plain"), "cannot be read"),
         (lambda b: b["dsseEnvelope"].update(signatures=[]), "cannot be read"),
         (lambda b: b["dsseEnvelope"]["signatures"].append(b["dsseEnvelope"]["signatures"][0]), "cannot be read"),
-        (lambda b: b["dsseEnvelope"]["signatures"][0].update(sig=""), "not by the key it names"),
-        (lambda b: b["dsseEnvelope"]["signatures"][0].update(sig="AAAA"), "not by the key it names"),
+        (lambda b: b["dsseEnvelope"]["signatures"][0].update(sig=""), "not made with the key it names"),
+        (lambda b: b["dsseEnvelope"]["signatures"][0].update(sig="AAAA"), "not made with the key it names"),
         (lambda b: b["verificationMaterial"]["publicKey"].update(hint=""), "is signed with the key "),
         (lambda b: b["verificationMaterial"]["publicKey"].update(hint="\x1b[31m" * 9), "is signed with the key "),
-        (lambda b: payload_of(b, lambda s: s["subject"][0].update(name="evil")), "not by the key it names"),
+        (lambda b: payload_of(b, lambda s: s["subject"][0].update(name="evil")), "not made with the key it names"),
     ],
 )
 def test_a_signature_that_was_touched_is_refused(change: Change, why: str) -> None:
@@ -195,10 +195,10 @@ def test_a_signature_that_was_touched_is_refused(change: Change, why: str) -> No
     [
         (lambda s: s["predicate"]["resources"][0].update(digest="0" * 64), "contradicts itself"),
         (lambda s: s["subject"][0]["digest"].update(sha256="0" * 64), "contradicts itself"),
-        (lambda s: s["predicate"]["resources"].append(s["predicate"]["resources"][0]), "something else than one file"),
-        (lambda s: s.update(predicateType="https://example.com"), "something else than one file"),
-        (lambda s: s["predicate"]["serialization"].update(method="shards"), "something else than one file"),
-        (lambda s: s["predicate"]["serialization"].update(hash_type="blake3"), "something else than one file"),
+        (lambda s: s["predicate"]["resources"].append(s["predicate"]["resources"][0]), "does not cover a single file"),
+        (lambda s: s.update(predicateType="https://example.com"), "does not cover a single file"),
+        (lambda s: s["predicate"]["serialization"].update(method="shards"), "does not cover a single file"),
+        (lambda s: s["predicate"]["serialization"].update(hash_type="blake3"), "does not cover a single file"),
         (lambda s: s["predicate"].update(later="x"), None),  # the specification may gain fields
     ],
 )
@@ -289,12 +289,12 @@ def test_nothing_but_a_signature_is_overwritten_by_one(model: Path, keys: Path, 
     key = SigningKey(keys / "robot.key")
     for target in (model, keys / "robot.key"):
         before = target.read_bytes()
-        with pytest.raises(ArtifactError, match="is there already, and no signature"):
+        with pytest.raises(ArtifactError, match="exists and is not a signature"):
             sign_beside(model, key, target)
         assert target.read_bytes() == before
     for _ in range(2):
         sign_beside(model, key, beside(model))
-    with pytest.raises(ConfigError, match="is a public key's name"):
+    with pytest.raises(ConfigError, match="has the suffix of a public key"):
         new_keys(tmp_path / "robot.pub")
 
 
@@ -324,7 +324,7 @@ def test_keys_that_are_none_are_told(keys: Path, tmp_path: Path) -> None:
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     for name, why in (
-        ("rsa", "is a key of RSAPrivateKey"), ("p384", "is a key of secp384r1"), ("locked", "is encrypted"),
+        ("rsa", "is a RSAPrivateKey key"), ("p384", "is a secp384r1 key"), ("locked", "is encrypted"),
         ("text", "no private key in PEM"), ("long", "cannot be read"), ("absent", "No such file"),
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=why):
@@ -334,7 +334,7 @@ def test_keys_that_are_none_are_told(keys: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is a private key"):
         Trust(keys / "robot.key")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigError, match="holds 0 keys"):
+    with pytest.raises(ConfigError, match="contains 0 keys"):
         Trust(tmp_path / "empty")
 
 
@@ -344,7 +344,7 @@ def test_a_pair_is_made_once_and_the_private_key_is_its_owners(
     assert new_keys(tmp_path / "robot.key") == tmp_path / "robot.pub"
     assert stat.S_IMODE((tmp_path / "robot.key").stat().st_mode) == 0o600
     before = (tmp_path / "robot.key").read_bytes()
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="exists already"):
         new_keys(tmp_path / "robot.key")
     assert (tmp_path / "robot.key").read_bytes() == before
     SigningKey(tmp_path / "robot.key")

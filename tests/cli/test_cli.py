@@ -200,7 +200,7 @@ def test_synthetic_clips_are_written_and_replayed(kd: Kd, tmp_path: Path) -> Non
     assert f"{len(np.load(clip))} frames labelled" in error
     code, _, error = kd("data", "synth", "--out", "figures")
     assert code == 2
-    assert "holds something already" in one_line(error)
+    assert "is not an empty folder" in one_line(error)
 
 
 # ----------------------------------------------------------------------------------------------------- mistakes
@@ -341,7 +341,7 @@ def test_training_is_not_overwritten(kd: Kd, tmp_path: Path) -> None:
     shutil.copy(Path(__file__).parents[2] / "train" / "recipes" / "quickstart.toml", folder / "recipe.toml")
     code, _, error = kd("train", "--out", "runs/mine")
     assert code == 2
-    assert "holds a run already" in one_line(error)
+    assert "contains a run already" in one_line(error)
 
 
 @pytest.mark.slow

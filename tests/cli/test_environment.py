@@ -64,7 +64,7 @@ def test_a_package_that_another_imports_plainly_is_one_line(
         (["run", "--camera", "replay:~/clip.npy"], 2, "~/clip.npy: no home folder is known (user id 12345"),
         (["run", "--camera", "synthetic:", "--sink", "jsonl:~/labels"], 2, "~/labels: no home folder is known"),
         (["data", "check", "utd_mhad", "--data", "~/data"], 2, "~/data: no home folder is known"),
-        (["train"], 2, "no folder for the cache: KD_EDGE_CACHE is not set, and no home is known of user id 12345"),
+        (["train"], 2, "no folder for the cache: KD_EDGE_CACHE is not set, and user id 12345 has no known home"),
         (["data", "glove", "quickstart", "--from", "x.txt"], 2, "no folder for the vectors 'quickstart'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

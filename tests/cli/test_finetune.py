@@ -73,7 +73,7 @@ def test_a_dry_run_shows_the_report(kd: Kd) -> None:
         (["--from", "open"], ["open is not finished"]),
         (["--from", "empty.pt"], ["empty.pt cannot be read (it is empty)"]),
         (["--from", "other.pt"], ["nothing is taken from", "its backbone is another one"]),
-        (["--from", "nested.pt"], ["hold several dictionaries of tensors: 'state_dict', 'model'"]),
+        (["--from", "nested.pt"], ["contain several dictionaries of tensors: 'state_dict', 'model'"]),
         (["--from", "bundled"], ["nothing is taken from bundled: its backbone is another one"]),
         (["--from", "bundled", "--resume"], ["--resume with", "--from", "--resume alone"]),
         (["--from", "bundled", "--set", "student.freeze=['layer9']"], ["'layer9', which is no stage of tiny"]),

@@ -55,7 +55,7 @@ def test_beside_the_file_it_is_left_as_it_is(model: Path) -> None:
         (("student.onnx",), "no key"),
         (("--key", "robot.key"), "no file"),
         (("student.onnx", "--new-key", "b.key"), "--new-key with a file"),
-        (("--new-key", "robot.key"), "is there already"),
+        (("--new-key", "robot.key"), "exists already"),
         (("--new-key", "--help"), "--new-key --help. Expected the name of a key"),
         (("student.onnx", "--key", "robot.pub"), "is a public key"),
         (("absent.onnx", "--key", "robot.key"), "no file"),

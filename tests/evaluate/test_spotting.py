@@ -151,9 +151,9 @@ def test_proposals_are_written_as_the_official_evaluator_reads_them(tmp_path: Pa
 
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("precious")
-    with pytest.raises(DataError, match="holds something already"):
+    with pytest.raises(DataError, match="is not an empty folder"):
         write_proposals([], ["v"], tmp_path)
-    with pytest.raises(DataError, match="holds something already"):
+    with pytest.raises(DataError, match="is not an empty folder"):
         check_free(tmp_path / "mine.txt", "--write", DataError)
     assert (tmp_path / "mine.txt").read_text() == "precious"
     with pytest.raises(DataError, match="cannot write"):

@@ -233,7 +233,7 @@ def test_a_model_without_a_fitted_threshold_has_no_confident_proposals(tmp_path:
 def test_mistakes_are_noticed_before_any_video_is_watched(model: Artifact, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("precious")
     nothing = Videos({"a": ACTIONS}, {})
-    with pytest.raises(DataError, match="holds something already"):
+    with pytest.raises(DataError, match="is not an empty folder"):
         untrimmed.detect(model, nothing, "grey", "cross_view", settings=PLAIN, write=tmp_path)
     for iou in (0.0, 1.5):
         with pytest.raises(ConfigError, match=f"an overlap of {iou:g}"):

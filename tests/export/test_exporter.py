@@ -16,7 +16,7 @@ from kd_edge import recipes
 from kd_edge.artifact import load
 from kd_edge.errors import ArtifactError, ExportError
 from kd_edge.export import Exported, ExportProfile, export
-from kd_edge.export.parity import Comparison, faults_of
+from kd_edge.export.parity import Comparison, stage_faults
 from kd_edge.models import ModelConfig
 from kd_edge.runtime import Recognizer
 from kd_edge.types import Float32
@@ -177,8 +177,8 @@ def judged(found: Float32, **bounds: float) -> list[str]:
         side="validation clips",
     )
     profile = ExportProfile.model_validate({"name": "mine", "max_abs_error": 0.5, **bounds})
-    answers = comparison.judged("int8", "onnxruntime", found, before=ANSWERS, milliseconds=1.0)
-    return [fault.found for fault in faults_of(answers, comparison, profile, "max_abs_error")]
+    answers = comparison.scored("int8", "onnxruntime", found, before=ANSWERS, milliseconds=1.0)
+    return [fault.found for fault in stage_faults(answers, comparison, profile, "max_abs_error")]
 
 
 def test_bounds_grow_with_the_logits_and_fail_closed() -> None:
@@ -253,8 +253,8 @@ def test_exported_file_is_verified(exported: Exported, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "found"),
     [
-        ({"carry": ("ncnn",), "graph": "clip"}, "an ncnn model beside a clip graph"),
-        ({"carry": ("ncnn",), "precision": "int8"}, "an ncnn model beside int8"),
+        ({"carry": ("ncnn",), "graph": "clip"}, "an ncnn model with a clip graph"),
+        ({"carry": ("ncnn",), "precision": "int8"}, "an ncnn model with int8"),
         ({"engine": "ncnn"}, "engine 'ncnn' without an ncnn model"),
     ],
 )

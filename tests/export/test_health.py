@@ -14,7 +14,7 @@ from kd_edge.data import Sample, open_dataset
 from kd_edge.errors import ArtifactError, DataError
 from kd_edge.export import Exported, ExportProfile, export, health
 from kd_edge.export.health import (
-    _Seen,
+    _Measured,
     fit_artifact,
     fit_bounds,
     fit_reference,
@@ -115,12 +115,14 @@ def test_the_fewer_people_were_left_out_the_wider_is_the_bound(monkeypatch: pyte
     """Windows as far away whoever they are of; of one, two and more people: 2, 1.5 and 1 times the margin."""
     rng = np.random.default_rng(0)
     known = [
-        _Seen(Sample(str(k), "a", "", "1", k % 2), NO_STAMPS, [], rng.random((6, 8), np.float32)) for k in range(12)
+        _Measured(Sample(str(k), "a", "", "1", k % 2), NO_STAMPS, [], rng.random((6, 8), np.float32)) for k in range(12)
     ]
     monkeypatch.setattr(health, "_distances", lambda reference, proof: np.full(len(proof), 3.0))
     found = {}
     for people in (1, 2, 3, 8):
-        proof = [_Seen(Sample(str(k), str(k % people), "", "1", 0), NO_STAMPS, [], known[0].features) for k in range(8)]
+        proof = [
+            _Measured(Sample(str(k), str(k % people), "", "1", 0), NO_STAMPS, [], known[0].features) for k in range(8)
+        ]
         found[people] = fit_reference(known, proof)
     assert [found[n].threshold for n in (1, 2, 3, 8)] == pytest.approx([6.6, 4.95, 3.3, 3.3], rel=1e-3)
     assert found[2].fitted_on == "validation clips of 2 people: a wide bound"

@@ -17,7 +17,7 @@ from kd_edge import artifact
 from kd_edge.artifact import Artifact, Manifest, StateSpec
 from kd_edge.engines import ENGINES, open_engine
 from kd_edge.errors import ExportError, MissingExtraError
-from kd_edge.export.ncnn import NcnnModel, prove, to_ncnn
+from kd_edge.export.ncnn import NcnnModel, to_ncnn, verify
 from kd_edge.models import ClipModel, ModelConfig, build_model
 from kd_edge.models.shift import state_shapes
 from kd_edge.preprocess import Preprocess
@@ -75,7 +75,7 @@ def clips(px: int, count: int = 2) -> list[np.ndarray]:
 def test_every_output_of_every_step_is_torchs_in_every_batch(tmp_path: Path, config: ModelConfig, px: int) -> None:
     model = trained_like(config)
     made = carrying(tmp_path, model, to_ncnn(model, in_channels=3, input_px=px), px)
-    errors = prove(model, made, clips(px), 1e-5)
+    errors = verify(model, made, clips(px), 1e-5)
     assert list(errors) == ["feature", "logits", *(f"state_out_{i}" for i in range(len(made.manifest.states)))]
     assert 0 < max(errors.values()) < 1e-5
     batch = np.stack(clips(px, 3))
@@ -123,7 +123,7 @@ def test_half_weights_take_half_the_room_and_are_computed_with_in_float32(
 ) -> None:
     half = to_ncnn(tiny, in_channels=3, input_px=32, half=True)
     assert len(half.weights) < 0.6 * len(converted.weights)
-    errors = prove(tiny, carrying(tmp_path, tiny, half, 32), clips(32), 2e-3)
+    errors = verify(tiny, carrying(tmp_path, tiny, half, 32), clips(32), 2e-3)
     assert max(errors.values()) > 1e-5
 
 
@@ -138,22 +138,22 @@ def test_a_model_of_other_weights_is_refused_with_figure_and_bound(
         ExportError,
         match=r"model's logits differs .* by 0\.\d+ of its largest value\. Expected at most 1e-05\. Fix: leave out",
     ):
-        prove(other, made, clips(32), 1e-5)
-    with pytest.raises(ExportError, match="no clip to prove"):
-        prove(tiny, made, [], 1e-5)
+        verify(other, made, clips(32), 1e-5)
+    with pytest.raises(ExportError, match="no clip to verify"):
+        verify(tiny, made, [], 1e-5)
 
 
 def test_values_that_are_no_numbers_are_refused(tmp_path: Path, tiny: ClipModel, converted: NcnnModel) -> None:
     broken = converted._replace(weights=converted.weights[:-4] + np.float32(np.nan).tobytes())
     with pytest.raises(ExportError, match="logits differs from the trained model's by inf"):
-        prove(tiny, carrying(tmp_path, tiny, broken, 32), clips(32), 1e-5)
+        verify(tiny, carrying(tmp_path, tiny, broken, 32), clips(32), 1e-5)
 
 
 @pytest.mark.parametrize("cut", [4, 1000])
 def test_weights_that_break_off_are_refused(tmp_path: Path, tiny: ClipModel, converted: NcnnModel, cut: int) -> None:
     short = converted._replace(weights=converted.weights[:-cut])
     with pytest.raises(ExportError, match="is refused by ncnn"):
-        prove(tiny, carrying(tmp_path, tiny, short, 32), clips(32), 1e-5)
+        verify(tiny, carrying(tmp_path, tiny, short, 32), clips(32), 1e-5)
 
 
 @pytest.fixture
@@ -173,15 +173,15 @@ GOOD = "printf '7767517\\n1 1\\nInput in0 0 1 in0\\n' > step.ncnn.param; : > ste
 @pytest.mark.parametrize(
     ("script", "told"),
     [
-        ("echo reading; echo no such operator >&2; exit 3", r"pnnx ended with 3: no such operator\."),
-        ("echo half-way; kill -SEGV $$", r"pnnx ended with -11: half-way\."),
-        ("exit 1", r"pnnx ended with 1\."),
-        ("echo working; exec sleep 60", r"pnnx was not done after 0\.3 s: working\."),
+        ("echo reading; echo no such operator >&2; exit 3", r"pnnx exited with 3: no such operator\."),
+        ("echo half-way; kill -SEGV $$", r"pnnx exited with -11: half-way\."),
+        ("exit 1", r"pnnx exited with 1\."),
+        ("echo working; exec sleep 60", r"pnnx did not finish within 0\.3 s: working\."),
         ("exit 0", r"pnnx wrote no model \("),
-        (": > step.ncnn.param; : > step.ncnn.bin", r"pnnx wrote half a model \("),
-        (GOOD.replace("1 1", "9 9"), r"pnnx wrote half a model \(1 layers of 9\)"),
-        (GOOD.replace("7767517", "\\377"), r"pnnx wrote half a model \("),
-        (GOOD.replace("in0 0 1", "in0 0"), r"pnnx wrote half a model \("),
+        (": > step.ncnn.param; : > step.ncnn.bin", r"pnnx wrote an incomplete model \("),
+        (GOOD.replace("1 1", "9 9"), r"pnnx wrote an incomplete model \(1 layers of 9\)"),
+        (GOOD.replace("7767517", "\\377"), r"pnnx wrote an incomplete model \("),
+        (GOOD.replace("in0 0 1", "in0 0"), r"pnnx wrote an incomplete model \("),
         (GOOD, "pnnx wrote a model without "),
     ],
 )

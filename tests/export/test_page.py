@@ -410,6 +410,6 @@ def test_a_disk_that_is_full_leaves_the_older_report(tmp_path: Path, monkeypatch
 
 
 def test_what_was_not_compared_has_no_report(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="not compared"):
+    with pytest.raises(ExportError, match="without a comparison"):
         written(tmp_path / "report", MANIFEST.model_copy(update={"parity": None}))
     assert not (tmp_path / "report").exists()

@@ -19,7 +19,7 @@ from kd_edge.errors import ConfigError, ExportError
 from kd_edge.export.onnx import to_onnx
 from kd_edge.export.precision import Converted, convert, observe
 from kd_edge.export.precision.activations import BINS, magnitude, on_grid
-from kd_edge.export.precision.correction import corrected, line
+from kd_edge.export.precision.correction import correct_features, fit_line
 from kd_edge.export.precision.fp16 import to_half, unfit_for_half
 from kd_edge.export.profile import ExportProfile
 from kd_edge.models import ModelConfig, build_model
@@ -315,7 +315,7 @@ def test_extremes_are_those_of_all_frames() -> None:
 
 @pytest.mark.parametrize("profile", [FP16, INT8, TENSORRT], ids=lambda profile: profile.name)
 def test_no_frame_or_one_that_is_not_finite_is_refused(profile: ExportProfile) -> None:
-    with pytest.raises(ExportError, match=f"no frame to convert to {profile.precision} by"):
+    with pytest.raises(ExportError, match=f"no frames to calibrate the conversion to {profile.precision} on"):
         convert(ONE, profile, [])
     with pytest.raises(ExportError, match="tensor 'x' of the float32 graph is not finite on training frames"):
         convert(ONE, profile, [feed(math.nan, 0)])
@@ -421,7 +421,7 @@ def test_least_squares_weighs_rounding_against_clipping() -> None:
 def test_a_correction_is_the_line_of_least_squares() -> None:
     found = np.array([[1.0, 5.0, 0.0], [2.0, 5.0, 1.0], [3.0, 5.0, 2.0]])
     expected = np.array([[3.0, 5.5, 0.0], [5.0, 5.5, 9.0], [7.0, 5.5, 18.0]])
-    slope, shift = line(found, expected)
+    slope, shift = fit_line(found, expected)
     assert slope.tolist() == [2.0, 1.0, 2.0]  # of the last one, 9, no more than 2
     assert shift.tolist() == [-1.0 + 2.0, 0.5, 9.0 - 2.0]
 
@@ -433,7 +433,7 @@ def test_a_step_is_corrected_to_the_float32_features_mean() -> None:
     del step.graph.output[0].type.tensor_type.shape.dim[2:]
     feeds = [feed(value, value) for value in (0.5, 1.0, 1.5)]
     features = [2 * one["x"].reshape(1, 2) + 1 for one in feeds]
-    made = corrected(step, features, feeds)
+    made = correct_features(step, features, feeds)
     assert [node.name for node in made.graph.node] == ["backbone.flatten/Flatten", "correction/Mul", "correction/Add"]
     onnx.checker.check_model(made)
     for one, wanted in zip(feeds, features, strict=True):

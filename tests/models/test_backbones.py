@@ -120,7 +120,7 @@ def test_weights_of_a_network_that_sees_something_else_are_told_with_both_number
         assert "'layer1.0.weight' is (8, 9, 3, 3), not (8, 3, 3, 3)" in caught.value.found
         assert f"with {expected} input channels" in caught.value.expected
         assert (
-            f"theirs have 9 channels, preprocess.channels times motion_offsets_ms makes {channels}" in caught.value.fix
+            f"these have 9 channels, preprocess.channels times motion_offsets_ms makes {channels}" in caught.value.fix
         )
 
 

@@ -75,7 +75,7 @@ def test_a_head_reads_what_the_backbone_regresses(reads: str, size: int) -> None
 
 
 def test_numbers_that_nobody_reads_are_refused() -> None:
-    with pytest.raises(ValidationError, match="nobody reads the 5 regressed numbers"):
+    with pytest.raises(ValidationError, match="ignores the 5 regressed numbers"):
         ModelConfig(regressed=5, reads="features")
 
 

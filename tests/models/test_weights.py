@@ -74,12 +74,12 @@ def test_weights_are_taken_out_of_a_checkpoint(checkpoint: dict[str, Any], tmp_p
 @pytest.mark.parametrize(
     ("found", "words"),
     [
-        ([1, 2], "hold a list"),
-        (torch.zeros(3), "hold a Tensor"),
-        ({}, "hold an empty dictionary"),
-        ({0: torch.zeros(1)}, "hold no weights but 0 (Tensor)"),
-        ({"epoch": 3, "weights": STATE}, "hold no weights but 'epoch' (int), 'weights' (dict)"),
-        ({"state_dict": {}, "epoch": 3}, "hold no weights but 'state_dict' (dict), 'epoch' (int)"),
+        ([1, 2], "contain a list"),
+        (torch.zeros(3), "contain a Tensor"),
+        ({}, "contain an empty dictionary"),
+        ({0: torch.zeros(1)}, "contain no weights but 0 (Tensor)"),
+        ({"epoch": 3, "weights": STATE}, "contain no weights but 'epoch' (int), 'weights' (dict)"),
+        ({"state_dict": {}, "epoch": 3}, "contain no weights but 'state_dict' (dict), 'epoch' (int)"),
         ({"state_dict": STATE, "model": OTHER}, "several dictionaries of tensors: 'state_dict', 'model'"),
         ({str(n): n for n in range(9)}, "'4' (int) and 4 more"),
     ],
@@ -122,9 +122,9 @@ def text(path: Path) -> None:
         (cut, ".safetensors", "Error while deserializing header"),
         (cut, ".pt", "PytorchStreamReader failed reading zip archive"),
         (noise, ".safetensors", "Error while deserializing header"),
-        (noise, ".pt", "it is cut, or torch.save did not write it"),
+        (noise, ".pt", "it is truncated, or was not written by torch.save"),
         (text, ".safetensors", "Error while deserializing header"),
-        (text, ".pt", "it is cut, or torch.save did not write it"),
+        (text, ".pt", "it is truncated, or was not written by torch.save"),
         (folder, ".safetensors", "it is a folder"),
         (folder, ".pt", "it is a folder"),
         (Path.unlink, ".safetensors", "No such file"),
@@ -161,15 +161,15 @@ def test_an_old_file_that_was_cut_has_no_message_of_its_own(tmp_path: Path) -> N
     torch.save(STATE, path, _use_new_zipfile_serialization=False)
     assert local_state(path).keys() == STATE.keys()
     cut(path)
-    with pytest.raises(TrainingError, match="it is cut, or"):
+    with pytest.raises(TrainingError, match="it is truncated, or"):
         local_state(path)
 
 
 def test_no_code_of_a_file_is_run(tmp_path: Path) -> None:
     """A whole module, or settings of a class: neither is loaded, and the class is named."""
-    with pytest.raises(TrainingError, match=r"beside tensors it holds torch\.nn\.modules\.linear\.Linear"):
+    with pytest.raises(TrainingError, match=r"it contains torch\.nn\.modules\.linear\.Linear besides tensors"):
         local_state(saved(tmp_path, nn.Linear(2, 3)))
-    with pytest.raises(TrainingError, match=r"beside tensors it holds argparse\.Namespace"):
+    with pytest.raises(TrainingError, match=r"it contains argparse\.Namespace besides tensors"):
         local_state(saved(tmp_path, {"state_dict": STATE, "args": argparse.Namespace(lr=0.1)}))
 
 
@@ -183,7 +183,10 @@ def test_whole_networks_take_their_own_weights_only() -> None:
         ({**own, "2.weight": torch.ones(1)}, "1 entries are of other layers, such as '2.weight'"),
         ({k: v for k, v in own.items() if k != "0.bias"}, "1 of 7 entries are missing, such as '0.bias'"),
         ({**own, "0.weight": torch.ones(3, 9)}, "'0.weight' is (3, 9), not (3, 2)"),
-        ({"fc.weight": torch.ones(1)}, "none of their 1 entries is one of the teacher's, such as '0.weight'; theirs"),
+        (
+            {"fc.weight": torch.ones(1)},
+            "none of their 1 entries is one of the teacher's, such as '0.weight'; they have",
+        ),
     ):
         assert load_whole(network, {k: v * 2 for k, v in found.items()}, "teacher").startswith(fault)
         assert torch.equal(network[0].bias, before), "none was loaded"

@@ -110,8 +110,8 @@ def test_metrics_that_are_a_folder(tmp_path: Path) -> None:
         (b'{"complete": true, "stages": {"student": {"test": {}}}}', "(stages.student.test.accuracy: Field required)"),
         (b'{"complete": true, "temperature": 0}', "(temperature: Input should be greater than 0)"),
         (b'{"complete": "yes"}', "(complete: Input should be a valid boolean)"),
-        (b'{"complete": false}', "is not finished (summary.json does not say complete)"),
-        (b"{}", "is not finished (summary.json does not say complete)"),
+        (b'{"complete": false}', "is not finished (summary.json is not marked complete)"),
+        (b"{}", "is not finished (summary.json is not marked complete)"),
     ],
 )
 @pytest.mark.parametrize("error", [TrainingError, DataError, ExportError])
@@ -136,7 +136,7 @@ def test_a_summary_that_is_a_folder_and_a_run_that_is_not_there(tmp_path: Path) 
     with pytest.raises(TrainingError, match=r"no run .*gone"):
         rundir.read_summary(tmp_path / "gone")
     (tmp_path / "student.onnx").touch()
-    with pytest.raises(TrainingError, match=r"student\.onnx is a file, no run"):
+    with pytest.raises(TrainingError, match=r"student\.onnx is a file, not a run"):
         rundir.read_summary(tmp_path / "student.onnx")
     (tmp_path / "empty").mkdir()
     with pytest.raises(TrainingError, match=r"no run .*empty"):
@@ -151,11 +151,11 @@ def test_recordings_with_their_recipe_are_no_run(manifest: str, tmp_path: Path) 
         (gestures / name).touch()
     with pytest.raises(ExportError) as caught:
         rundir.check_run(gestures, ExportError)
-    assert caught.value.found == f"{gestures} is a folder of recordings, no run"
+    assert caught.value.found == f"{gestures} is a folder of recordings, not a run"
     assert caught.value.fix == f"train on it: kd-edge train --data {gestures}"
-    with pytest.raises(TrainingError, match="is a folder of recordings, no run"):
+    with pytest.raises(TrainingError, match="is a folder of recordings, not a run"):
         rundir.read_summary(gestures)
-    with pytest.raises(TrainingError, match="is a folder of recordings, no run"):
+    with pytest.raises(TrainingError, match="is a folder of recordings, not a run"):
         load_recipe(gestures)
     assert rundir.run_folders(tmp_path) == []
     with pytest.raises(TrainingError, match=r"gestures is a folder of recordings\. Expected a new or empty folder"):
@@ -163,7 +163,7 @@ def test_recordings_with_their_recipe_are_no_run(manifest: str, tmp_path: Path) 
     (gestures / METRICS).touch()  # a run was trained among them all the same: its hours are not lost
     rundir.check_run(gestures)
     assert rundir.run_folders(tmp_path) == [gestures]
-    with pytest.raises(TrainingError, match=r"holds a run already.*--resume"):
+    with pytest.raises(TrainingError, match=r"contains a run already.*--resume"):
         rundir.check_free(gestures)
 
 

@@ -187,7 +187,7 @@ def test_resume_refuses_a_complete_run_and_another_recipe(finished: Path, tmp_pa
     next(iter(train(Recipe.model_validate(tiny_values()), tmp_path / "r", accelerator="cpu")))
     with pytest.raises(TrainingError, match="recipe differs"):
         run_all(Recipe.model_validate(tiny_values(seed=3)), tmp_path / "r", resume=True)
-    with pytest.raises(TrainingError, match="holds a run already"):
+    with pytest.raises(TrainingError, match="contains a run already"):
         run_all(Recipe.model_validate(tiny_values()), tmp_path / "r")
 
 

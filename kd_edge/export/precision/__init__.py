@@ -1,4 +1,4 @@
-"""Float32 graph to the precision that ships: one module each."""
+"""Convert a float32 graph to the precision of the export, one module per precision."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import onnx
 
 from kd_edge.errors import ConfigError, ExportError, did_you_mean
 from kd_edge.export.precision.activations import Activations, observe
-from kd_edge.export.precision.correction import corrected
+from kd_edge.export.precision.correction import correct_features
 from kd_edge.export.precision.fp16 import to_half, unfit_for_half
-from kd_edge.export.precision.int8 import BACKBONE, is_quantised, quantised, quantised_for_tensorrt
+from kd_edge.export.precision.int8 import BACKBONE, is_quantised, quantise, quantise_for_tensorrt
 from kd_edge.export.profile import ExportProfile
 from kd_edge.export.ranges import Feed
 
 __all__ = ["Activations", "Converted", "convert", "observe"]
 
 HALF_SCALES_OPSET = 19
-"""The first operator set whose QuantizeLinear reads half precision."""
+"""The first operator set whose QuantizeLinear accepts half precision."""
 
 
 class Converted(NamedTuple):
@@ -27,7 +27,7 @@ class Converted(NamedTuple):
 
     Attributes:
         proto: The graph; inputs and outputs are float32.
-        kept: Nodes that stayed in float32, by name: why.
+        kept: Nodes that stayed in float32, with the reason for each, by name.
     """
 
     proto: onnx.ModelProto
@@ -46,13 +46,13 @@ def convert(
 
     Args:
         proto: A float32 graph; not changed.
-        profile: Which precision, and which nodes it keeps in float32.
-        feeds: Real frames on their way through the float32 graph.
-        keep: Names of further nodes to keep.
-        seen: What ``observe`` found on the feeds, where a graph is converted more than once.
+        profile: The profile with the precision and the nodes to keep in float32.
+        feeds: Inputs of the float32 graph for real frames.
+        keep: Names of further nodes to keep in float32.
+        seen: Result of ``observe`` on the feeds, to avoid computing it for every conversion.
 
     Raises:
-        ExportError: No feed, values that are not finite, or an operator set that lacks what the precision needs.
+        ExportError: There is no feed, a value is not finite, or the operator set does not support the precision.
     """
     if profile.precision == "fp32":
         return Converted(proto, {})
@@ -67,18 +67,18 @@ def convert(
             kept[node.name] = "kept on request"
     if profile.precision == "int8":
         kept = _not_quantised(proto) | kept
-        return Converted(_corrected(quantised(proto, seen.ranges, kept), seen, feeds), kept)
+        return Converted(_correct(quantise(proto, seen.ranges, kept), seen, feeds), kept)
     kept = unfit_for_half(proto, seen.extremes) | kept
     if profile.precision == "int8-tensorrt":
-        proto = _corrected(quantised_for_tensorrt(proto, seen.ranges, kept), seen, feeds)
+        proto = _correct(quantise_for_tensorrt(proto, seen.ranges, kept), seen, feeds)
     return Converted(to_half(proto, kept), kept)
 
 
 def check_patterns(proto: onnx.ModelProto, profile: ExportProfile) -> None:
-    """Refuse a pattern of ``keep_float32`` that names no node.
+    """Check that every pattern of ``keep_float32`` matches a node.
 
     Raises:
-        ConfigError: There is one.
+        ConfigError: A pattern matches no node.
     """
     names = [node.name for node in proto.graph.node]
     for pattern in profile.keep_float32:
@@ -90,13 +90,13 @@ def check_patterns(proto: onnx.ModelProto, profile: ExportProfile) -> None:
             )
 
 
-def _corrected(proto: onnx.ModelProto, seen: Activations, feeds: Sequence[Feed]) -> onnx.ModelProto:
-    """A clip graph has no output for its features and stays as it is."""
-    return corrected(proto, seen.features, feeds) if seen.features else proto
+def _correct(proto: onnx.ModelProto, seen: Activations, feeds: Sequence[Feed]) -> onnx.ModelProto:
+    """Correct the features of a step; a clip graph, which does not output its features, stays unchanged."""
+    return correct_features(proto, seen.features, feeds) if seen.features else proto
 
 
 def _not_quantised(proto: onnx.ModelProto) -> dict[str, str]:
-    """Nodes that the CPU's 8-bit graph computes in float32, by name: why."""
+    """Return the nodes that the 8-bit graph for CPUs computes in float32, with the reason for each, by name."""
     nodes = [node for node in proto.graph.node if not is_quantised(node)]
     reasons = ("mean over time and classifier stay in float32", "no 8-bit kernel")
     return {node.name: reasons[node.name.startswith(BACKBONE)] for node in nodes}

@@ -1,4 +1,4 @@
-"""What the tensors of a float32 graph reach on real frames."""
+"""Measure the value ranges of a float32 graph's tensors on real frames."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ Range = tuple[float, float]
 """Smallest and largest value."""
 
 MOST_HISTOGRAM_FEEDS = 128
-"""Runs that histograms are made of; extremes are those of all runs."""
+"""Upper limit for the runs used for histograms; extremes use all runs."""
 BINS = 2048
-"""Of the histogram of a tensor's magnitudes."""
+"""Number of bins in the histogram of a tensor's magnitudes."""
 CLIPPED = 1e-5
 """Share of a tensor's values that the method ``percentile`` clips."""
 MOST_THREADS = 4
 _SAMPLED = 2000
-"""Values of each input of a run among which the commonest one is sought."""
+"""Approximate number of values sampled from each input of a run to find the most common value."""
 _WIDER = 1.1
-"""How much coarser a grid may become for it."""
+"""Largest factor by which the grid's step may grow to contain the most common value."""
 _COMMON = 1 / 3
-"""Share that makes a value common."""
+"""Smallest share of the samples for which a value counts as common."""
 
 
 class Activations(NamedTuple):
-    """What was seen of every float32 tensor that a graph reads or computes, by its name.
+    """Measurements of every float32 tensor that a graph reads or computes, by name.
 
     Attributes:
         extremes: The smallest and the largest value.
-        ranges: What a quantised tensor is to cover, by the profile's method; of what the graph reads, all that was
-            seen, so that the commonest value is one of 256 levels: preprocessing bounds pictures, and their background
-            is often one value.
-        features: (1, D) of every run; none of a clip graph.
+        ranges: Ranges for quantisation, by the profile's method. The range of a graph input covers all values and is
+            adjusted so that the most common value is one of the 256 levels: preprocessing bounds pictures, and their
+            background is often one value.
+        features: Features (1, D) of every run; empty for a clip graph.
     """
 
     extremes: dict[str, Range]
@@ -55,47 +55,47 @@ class Activations(NamedTuple):
 
 
 def observe(proto: onnx.ModelProto, profile: ExportProfile, feeds: Sequence[Feed]) -> Activations:
-    """Run a float32 graph on real frames and look at every tensor; memory does not grow with the frames.
+    """Run a float32 graph on real frames and measure every tensor; memory does not grow with the number of frames.
 
     Args:
         proto: The graph; not changed.
-        profile: How a range is made of what was seen. All methods but ``extremes`` run the frames twice.
-        feeds: What the graph reads, run by run.
+        profile: The profile with the range method. All methods except ``extremes`` run the frames twice.
+        feeds: Inputs of the graph, one entry per run.
 
     Raises:
-        ExportError: No feed, or a value that is not finite.
+        ExportError: There is no feed, or a value is not finite.
     """
     if not feeds:
         raise ExportError(
-            f"no frame to convert to {profile.precision} by",
+            f"no frames to calibrate the conversion to {profile.precision} on",
             "frames of training clips",
             "add --data DIR, or export in fp32",
         )
-    given = {value.name for value in proto.graph.input}
+    inputs = {value.name for value in proto.graph.input}
     declared = {value.name for value in proto.graph.output}
     extremes: dict[str, Range] = {}
     features: list[Float32] = []
-    samples: dict[str, list[Float32]] = {name: [] for name in given}
+    samples: dict[str, list[Float32]] = {name: [] for name in inputs}
     for name, values in _tensors(proto, feeds):
         low, high = float(values.min()), float(values.max())
         if not np.isfinite(high - low):
             raise ExportError(
                 f"tensor '{name}' of the float32 graph is not finite on training frames",
                 "finite values",
-                "look at the student's training; its weights or recordings are damaged",
+                "check the student's training; its weights or recordings are damaged",
             )
         before = extremes.get(name, (low, high))
         extremes[name] = min(before[0], low), max(before[1], high)
-        if name in given:
+        if name in inputs:
             samples[name].append(values.ravel()[:: max(1, values.size // _SAMPLED)].copy())
         if name == "feature" and name in declared:
             features.append(values)
     ranges = extremes | {
-        name: on_grid(extremes[name], np.concatenate(samples[name])) for name in given if samples[name]
+        name: on_grid(extremes[name], np.concatenate(samples[name])) for name in inputs if samples[name]
     }
     if profile.range_method == "extremes" or profile.precision == "fp16":
         return Activations(extremes, ranges, tuple(features))
-    reaches = {name: max(-low, high) for name, (low, high) in extremes.items() if name not in given}
+    reaches = {name: max(-low, high) for name, (low, high) in extremes.items() if name not in inputs}
     histograms = {name: np.zeros(BINS) for name in reaches}
     for name, values in _tensors(proto, evenly(feeds, MOST_HISTOGRAM_FEEDS)):
         if name in reaches:
@@ -107,17 +107,17 @@ def observe(proto: onnx.ModelProto, profile: ExportProfile, feeds: Sequence[Feed
 
 
 def on_grid(seen: Range, values: Float32) -> Range:
-    """A range whose 256 levels hold zero and the commonest of some values; what was seen, where none is common.
+    """Adjust a range so that its 256 levels contain zero and the most common value; unchanged if no value is common.
 
-    Where most of a picture is one value, its rounding error is no noise: every window of the first convolution adds it
-    up to the same shift.
+    If most of a picture has one value, its rounding error is not noise: it adds up to the same shift in every window of
+    the first convolution.
     """
     low, high = min(seen[0], 0.0), max(seen[1], 0.0)
     levels, counts = np.unique(values, return_counts=True)
     common, step = float(levels[counts.argmax()]), (high - low) / 255
     if counts.max() < _COMMON * len(values) or abs(common) < step or common == 0:
         return seen
-    wider = abs(common) / int(abs(common) / step)  # so that all still fits
+    wider = abs(common) / int(abs(common) / step)  # wider, so that all values still fit
     if wider > _WIDER * step:
         return seen
     step = wider
@@ -126,7 +126,7 @@ def on_grid(seen: Range, values: Float32) -> Range:
 
 
 def _tensors(proto: onnx.ModelProto, feeds: Sequence[Feed]) -> Iterator[tuple[str, Float32]]:
-    """Every float32 tensor of every run."""
+    """Iterate over every float32 tensor of every run."""
     exposed = onnx.ModelProto()
     exposed.CopyFrom(proto)
     declared = {value.name for value in proto.graph.output}
@@ -148,7 +148,7 @@ def _tensors(proto: onnx.ModelProto, feeds: Sequence[Feed]) -> Iterator[tuple[st
 
 
 def _histogram(values: Float32, reach: float) -> Float64:
-    """(BINS,) of magnitudes up to ``reach``."""
+    """Histogram (BINS,) of magnitudes up to ``reach``."""
     if reach == 0:
         return np.zeros(BINS)
     bins = np.abs(values).ravel() * np.float32(BINS / reach)
@@ -156,23 +156,22 @@ def _histogram(values: Float32, reach: float) -> Float64:
 
 
 def magnitude(histogram: Float64, reach: float, extremes: Range, method: RangeMethod) -> float:
-    """The largest magnitude that a quantised tensor is to cover.
+    """Choose the largest magnitude that a quantised tensor covers.
 
     Args:
         histogram: (BINS,) of magnitudes up to ``reach``.
-        reach: The largest magnitude that was seen.
-        extremes: Tensors without negative values have twice as many levels for their magnitudes.
-        method: ``least_squares`` takes the magnitude at which rounding inside and clipping outside lose least together;
-            ``percentile`` clips ``CLIPPED`` of the values; ``entropy`` takes the magnitude at which the
-            distribution of the quantised values diverges least from what was seen (Migacz, "8-bit inference with
-            TensorRT", GTC 2017).
+        reach: Largest observed magnitude.
+        extremes: Smallest and largest value; tensors without negative values have twice as many levels.
+        method: ``least_squares`` minimises the squared error of rounding inside and clipping outside together;
+            ``percentile`` clips the share ``CLIPPED`` of the values; ``entropy`` minimises the divergence of the
+            quantised values' distribution from the observed one (Migacz, "8-bit inference with TensorRT", GTC 2017).
     """
     if method == "percentile":
         share = np.cumsum(histogram) / max(histogram.sum(), 1.0)
         return reach * (int(np.searchsorted(share, 1 - CLIPPED)) + 1) / BINS
     levels = 256 if extremes[0] >= 0 else 128
     counts = histogram.copy()
-    counts[0] = counts[1]  # zeros are exact in every range, and so many that nothing else would count
+    counts[0] = counts[1]  # zeros are exact in every range, and would outweigh all other values
     if method == "least_squares":
         return reach * _least_squares(counts, levels) / BINS
     candidates = np.arange(levels, BINS + 1, 8)
@@ -181,23 +180,23 @@ def magnitude(histogram: Float64, reach: float, extremes: Range, method: RangeMe
 
 
 def _least_squares(histogram: Float64, levels: int) -> int:
-    """How many bins to cover: a value inside loses a step squared by twelve, one outside what it is cut by, squared."""
+    """Return the number of bins to cover; the loss is step^2 / 12 inside, and the clipped amount squared outside."""
     covered = np.arange(1, BINS + 1)
     centres = np.arange(BINS) + 0.5
     inside = np.cumsum(histogram)
-    number, sums, squares = (_beyond(histogram * centres**power) for power in range(3))
+    number, sums, squares = (_suffix_sums(histogram * centres**power) for power in range(3))
     clipping = squares - 2 * covered * sums + covered**2 * number
     rounding = inside * (covered / levels) ** 2 / 12
     return int(covered[np.argmin(rounding + clipping)])
 
 
-def _beyond(values: Float64) -> Float64:
-    """For each bin, the sum over all bins behind it."""
+def _suffix_sums(values: Float64) -> Float64:
+    """For each bin, the sum over all bins after it."""
     return np.append(np.cumsum(values[::-1])[::-1][1:], 0.0)
 
 
 def _divergence(histogram: Float64, bins: int, levels: int) -> float:
-    """Kullback-Leibler divergence of what was seen from its first bins in so many levels, the rest clipped."""
+    """Kullback-Leibler divergence of the observed values from their first bins, quantised, with the rest clipped."""
     edges = np.arange(levels) * bins // levels
     mass = np.add.reduceat(histogram[:bins], edges)
     seen = histogram[:bins].copy()

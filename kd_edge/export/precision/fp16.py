@@ -1,4 +1,4 @@
-"""Half precision."""
+"""Convert a graph to half precision."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from kd_edge.packages import import_extra
 from kd_edge.types import Float32
 
 KEPT_IN_FLOAT32 = ["LayerNormalization", "InstanceNormalization", "Softmax", "LogSoftmax"]
-"""Sums of exponentials and squares overflow half precision; today's students contain none of them."""
+"""Operators whose sums of exponentials or squares overflow half precision; current students contain none of them."""
 
 LARGEST = float(np.finfo(np.float16).max)
 SMALLEST = float(np.finfo(np.float16).smallest_normal)
 MARGIN = 2.0
-"""How much further than on training frames a value may reach on others."""
+"""Factor by which values on other frames may exceed those on training frames."""
 MOST_WEIGHT_ERROR = 1e-3
-"""Norm of the rounding errors of a tensor of weights by the norm of the weights; 2e-4 where all are normal numbers."""
+"""Largest relative rounding error of a weight tensor (ratio of norms); it is 2e-4 if all weights are normal numbers."""
 
 
 def to_half(proto: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelProto:
-    """Store weights and compute in half precision, with casts behind the inputs and before the outputs.
+    """Store weights and compute in half precision, with casts after the inputs and before the outputs.
 
-    CPUs run it at float32 speed: ONNX Runtime widens it at load. Source of the conversion: onnxruntime's own
-    ``transformers.float16`` (docs/adr/004-fp16.md says why).
+    CPUs run the result at float32 speed, because ONNX Runtime widens it at load time. The conversion is onnxruntime's
+    ``transformers.float16`` (see docs/adr/004-fp16.md for the reasons).
 
     Args:
         proto: A float32 graph; not changed.
-        keep: Names of nodes that stay in float32; what they hand to one another stays so too.
+        keep: Names of nodes that stay in float32; tensors between two of them stay in float32, too.
     """
-    load_onnxruntime()  # first, with its telemetry off
+    load_onnxruntime()  # must be imported first, with telemetry disabled
     float16 = import_extra("onnxruntime.transformers.float16", "cpu")
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
@@ -42,21 +42,21 @@ def to_half(proto: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelPro
     half: onnx.ModelProto = float16.convert_float_to_float16(
         copy, keep_io_types=True, op_block_list=blocked, node_block_list=list(keep)
     )
-    _stay_wide(half.graph)
-    return tidied(half)
+    _remove_round_trips(half.graph)
+    return sort_nodes(half)
 
 
-def tidied(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Sort the nodes of a graph in place: converters append theirs, ONNX wants each behind those it reads from."""
+def sort_nodes(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Sort the nodes of a graph topologically in place, as ONNX requires: converters append their nodes at the end."""
     onnx_model = import_extra("onnxruntime.transformers.onnx_model", "cpu")
     onnx_model.OnnxModel.graph_topological_sort(proto.graph, is_deterministic=True)
-    del proto.graph.value_info[:]  # the types of before; every engine infers its own
+    del proto.graph.value_info[:]  # outdated types; every engine infers its own
     onnx.checker.check_model(proto)
     return proto
 
 
-def _stay_wide(graph: onnx.GraphProto) -> None:
-    """Take out every cast to half precision and straight back: 70,000 would come back as infinity."""
+def _remove_round_trips(graph: onnx.GraphProto) -> None:
+    """Remove every pair of casts to half precision and back, which would turn 70,000 into infinity."""
     casts = {node.output[0]: node for node in graph.node if node.op_type == "Cast"}
     outputs = {value.name for value in graph.output}
     inputs = {value.name for value in graph.input}
@@ -83,18 +83,18 @@ def _type(cast: onnx.NodeProto) -> int:
 
 
 def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
-    """Call a tensor by another name, where it is computed and where it is read."""
+    """Rename a tensor in all nodes that compute or read it."""
     for node in graph.node:
         for names in (node.input, node.output):
             names[:] = [new if name == old else name for name in names]
 
 
 def unfit_for_half(proto: onnx.ModelProto, extremes: Mapping[str, Range]) -> dict[str, str]:
-    """Nodes that half precision cannot compute, by name: why.
+    """Return the nodes that half precision cannot compute, with the reason for each, by name.
 
     Args:
         proto: A float32 graph.
-        extremes: What its tensors reach on real frames.
+        extremes: Smallest and largest values of its tensors on real frames.
     """
     weights = {initializer.name: initializer for initializer in proto.graph.initializer}
     reaches = {name: max(-low, high) for name, (low, high) in extremes.items()}

@@ -1,4 +1,4 @@
-"""Eight-bit integers: static quantisation with QuantizeLinear and DequantizeLinear nodes (QDQ)."""
+"""Convert a graph to 8-bit integers: static quantisation with QuantizeLinear and DequantizeLinear nodes (QDQ)."""
 
 from __future__ import annotations
 
@@ -12,41 +12,42 @@ import onnx
 from kd_edge.engines.onnxruntime import load_onnxruntime
 from kd_edge.export.onnx import HEAD
 from kd_edge.export.precision.activations import Range
-from kd_edge.export.precision.fp16 import tidied
+from kd_edge.export.precision.fp16 import sort_nodes
 from kd_edge.packages import import_extra
 
 BACKBONE = "backbone."
-"""How the names of the nodes begin that are quantised; docs/adr/022-int8-two-profiles.md says why."""
+"""Prefix of the names of the nodes that are quantised; see docs/adr/022-int8-two-profiles.md for the reasons."""
 
 CPU_OPERATORS = ("Conv", "Gemm", "Add", "Relu", "Clip", "MaxPool", "AveragePool", "Concat", "Pad")
-"""What has 8-bit kernels in CPU engines, and something to gain: a backbone's only ``MatMul`` is means over a grid."""
+"""Operators with 8-bit kernels in CPU engines that are worth quantising; a backbone's only ``MatMul``, a mean over a
+grid, is not."""
 TENSORRT_OPERATORS = ("Conv", "Gemm", "Add")
 TEMPORAL_OPERATORS = ("Conv", "Relu")
-"""What of a temporal head is quantised for CPUs: in float32, its convolutions were a sixth of a ResNet18's file."""
+"""Operators of a temporal head quantised for CPUs: in float32, its convolutions were a sixth of a ResNet18's file."""
 
 
-def quantised(proto: onnx.ModelProto, ranges: Mapping[str, Range], keep: Collection[str] = ()) -> onnx.ModelProto:
-    """For CPUs: unsigned activations, signed weights per channel.
+def quantise(proto: onnx.ModelProto, ranges: Mapping[str, Range], keep: Collection[str] = ()) -> onnx.ModelProto:
+    """Quantise a graph for CPUs: unsigned activations, signed weights per channel.
 
     Args:
         proto: A float32 graph; not changed.
-        ranges: What every tensor of it is to cover.
+        ranges: Range of every tensor.
         keep: Names of nodes that stay in float32.
     """
-    return _quantised(proto, ranges, keep, CPU_OPERATORS, "QUInt8", {})
+    return _quantise(proto, ranges, keep, CPU_OPERATORS, "QUInt8", {})
 
 
-def quantised_for_tensorrt(
+def quantise_for_tensorrt(
     proto: onnx.ModelProto, ranges: Mapping[str, Range], keep: Collection[str] = ()
 ) -> onnx.ModelProto:
-    """For TensorRT: signed activations around zero, no quantised bias, inputs quantised and outputs left to the reader.
+    """Quantise a graph for TensorRT: signed activations symmetric around zero, no quantised bias or outputs.
 
-    Temporal head and first convolution are left out: pictures are one-sided, and half of the levels around zero would
-    go unused.
+    A node's inputs are quantised, not its outputs. Temporal head and first convolution stay in higher precision:
+    pictures are one-sided, and half of the levels symmetric around zero would be unused.
 
     Args:
         proto: A float32 graph; not changed.
-        ranges: What every tensor of it is to cover.
+        ranges: Range of every tensor.
         keep: Names of nodes that stay in float32.
     """
     options = {
@@ -56,10 +57,10 @@ def quantised_for_tensorrt(
     }
     heads = [node.name for node in proto.graph.node if node.name.startswith(HEAD)]
     keep = {*keep, *heads, first_convolution(proto)}
-    return _quantised(proto, ranges, keep, TENSORRT_OPERATORS, "QInt8", options)
+    return _quantise(proto, ranges, keep, TENSORRT_OPERATORS, "QInt8", options)
 
 
-def _quantised(
+def _quantise(
     proto: onnx.ModelProto,
     ranges: Mapping[str, Range],
     keep: Collection[str],
@@ -72,7 +73,7 @@ def _quantised(
     utilities = import_extra("onnxruntime.quantization.quant_utils", "cpu")
     quantizer = import_extra("onnxruntime.quantization.qdq_quantizer", "cpu")
     typed = onnx.shape_inference.infer_shapes(proto)  # a copy
-    utilities.add_infer_metadata(typed)  # else it is written to a file for this
+    utilities.add_infer_metadata(typed)  # otherwise the quantizer writes the model to a file for this
     chosen = [node.name for node in proto.graph.node if is_quantised(node, operators) and node.name not in keep]
     if not chosen:
         return proto
@@ -80,8 +81,8 @@ def _quantised(
         name: calibrate.TensorData(lowest=np.float32(low), highest=np.float32(high))
         for name, (low, high) in ranges.items()
     }
-    with _silence():
-        made = quantizer.QDQQuantizer(
+    with _silenced_logging():
+        qdq = quantizer.QDQQuantizer(
             typed,
             per_channel=True,
             reduce_range=False,
@@ -93,11 +94,11 @@ def _quantised(
             op_types_to_quantize=list(operators),
             extra_options=dict(options),
         )
-        made.quantize_model()
-    graph: onnx.ModelProto = made.model.model
+        qdq.quantize_model()
+    graph: onnx.ModelProto = qdq.model.model
     del graph.metadata_props[:]
     graph.producer_name, graph.producer_version = proto.producer_name, proto.producer_version
-    return tidied(graph)
+    return sort_nodes(graph)
 
 
 def is_quantised(node: onnx.NodeProto, operators: Collection[str] = CPU_OPERATORS) -> bool:
@@ -107,13 +108,13 @@ def is_quantised(node: onnx.NodeProto, operators: Collection[str] = CPU_OPERATOR
 
 
 def first_convolution(proto: onnx.ModelProto) -> str:
-    """Name of the convolution that reads the pictures; empty without one."""
+    """Name of the convolution that reads the pictures; empty if there is none."""
     return next((node.name for node in proto.graph.node if node.op_type == "Conv"), "")
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
-    """The quantizer advises on the root logger."""
+def _silenced_logging() -> Iterator[None]:
+    """Suppress the quantizer's advice on the root logger."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

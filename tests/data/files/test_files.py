@@ -640,7 +640,7 @@ def test_faults_of_folders(folder: Folder) -> None:
         ("pattern = 'z{subject}'", "fits the pattern"),
         ("[modality.'a/b']", "1 fault"),
         ("[modality.ir]\nrotation = 45", "rotation"),
-        ("[modality.ir]\nrange = [0, nan]", "modality.ir.range.1: a finite number belongs here, got nan"),
+        ("[modality.ir]\nrange = [0, nan]", "modality.ir.range.1: must be a finite number, got nan"),
         ("[modality.ir]\nrange = [255, 0]", "[255.0, 0.0] is not the lowest and the highest value"),
         ("[modality.ir]\nrange = [0, 0]", "[0.0, 0.0] is not the lowest and the highest value"),
         ("[modality.ir]\nrange = [0, 1e300]", "modality.ir.range.1"),

@@ -66,7 +66,7 @@ def test_a_few_of_one_person(tmp_path: Path) -> None:
         "dataset.toml",
     ]
     assert np.array_equal(np.load(out / "a2_s1_t1_nir.npy"), dataset.open(dataset.samples[1], "nir").frames)
-    with pytest.raises(DataError, match="holds something already"):
+    with pytest.raises(DataError, match="is not an empty folder"):
         write_synthetic(out, dataset)
 
 

@@ -62,7 +62,7 @@ def test_camera_file_of_the_user(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("camera", "message"),
     [
-        ("ir1", r"unknown camera 'ir1' \(did you mean 'ir0'\?\).*, and kd-edge cameras --write ir1 makes one"),
+        ("ir1", r"unknown camera 'ir1' \(did you mean 'ir0'\?\).*, and kd-edge cameras --write ir1 creates one"),
         ("repaly:x.avi", r"unknown kind \(did you mean 'replay'\?\)"),
         ("v4l2:/dev/video0?pixl_format=Y16", r"unknown key \(did you mean 'pixel_format'\?\)"),
         ("v4l2:/dev/video0?fps=fast&width_px=2", r"2 faults: .*fps.*width_px"),

@@ -77,7 +77,7 @@ def test_a_state_is_read_as_it_was_saved(tmp_path: Path, tiny: Recipe) -> None:
     [
         (b"", "it is empty"),
         (b"PK\x03\x04 torn", "PytorchStreamReader failed"),
-        (NOISE, "it is cut, or torch.save did not write it"),
+        (NOISE, "it is truncated, or was not written by torch.save"),
         ([1, 2], "Input should be a valid dictionary"),
         ({}, "data_fingerprint: Field required"),
         ({"w": torch.ones(2)}, "data_fingerprint: Field required"),
@@ -170,7 +170,7 @@ def test_of_two_that_begin_a_run_at_once_one_is_refused_and_undoes_nothing(tmp_p
             pass
         assert [file.name for file in place.iterdir()] == [".lock"]
     with run.begun(place, tiny):
-        with pytest.raises(TrainingError, match="holds a run already"), run.begun(place, tiny):
+        with pytest.raises(TrainingError, match="contains a run already"), run.begun(place, tiny):
             pass
         with pytest.raises(TrainingError, match="is being trained by another process"), run.locked(place):
             pass
