@@ -334,11 +334,14 @@ def _is_folder(path: Path) -> bool:
 def _revoked_files(folder: Path) -> list[Path]:
     """All files in a folder of revoked keys: a file that is not a key is an error there, never ignored."""
     try:
-        return sorted(folder.iterdir())[:MOST_KEYS]
+        files = sorted(folder.iterdir())
     except FileNotFoundError:
         return []
     except OSError as error:
         raise _key_error(f"{folder} cannot be read ({error.strerror})", "a folder of revoked keys") from error
+    if len(files) > MOST_KEYS:
+        raise _key_error(f"{folder} contains {len(files)} keys", f"at most {MOST_KEYS} revoked keys")
+    return files
 
 
 def _key_files(path: Path) -> list[Path]:

@@ -251,6 +251,16 @@ def test_what_is_revoked_must_be_a_key(signed: Path, keys: Path, tmp_path: Path)
         artifact.load(signed, trust=trusted)
 
 
+def test_no_revoked_key_is_left_out_silently(keys: Path, tmp_path: Path) -> None:
+    revoked = tmp_path / "trusted" / "revoked"
+    revoked.mkdir(parents=True)
+    shutil.copy(keys / "robot.pub", tmp_path / "trusted" / "robot.pub")
+    for number in range(257):
+        (revoked / f"{number:03}.pub").touch()
+    with pytest.raises(ConfigError, match="contains 257 keys. Expected at most 256 revoked keys"):
+        Trust(tmp_path / "trusted")
+
+
 def test_a_key_that_cannot_be_read_is_not_the_models_fault(signed: Path) -> None:
     with pytest.raises(ConfigError, match="File name too long"):
         artifact.load(signed, trust="a" * 300)
