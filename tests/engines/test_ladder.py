@@ -162,7 +162,7 @@ def test_mistakes_of_who_asks_are_errors_and_a_missing_package_of_a_rung_is_not(
         made(engine="best").open()
     with made().open() as engine:
         assert engine.key == "good"
-        assert engine.fallback_reason == "best failed: module 'best' is not installed; good 1.0 takes over"  # it was ready
+        assert engine.fallback_reason == "best failed: module 'best' is not installed; good 1.0 takes over"  # was ready
     with pytest.raises(MissingExtraError):
         made(strict=True).open()
     kinds["best"].fault = ConfigError("best with provider npu", "another", "choose one")
