@@ -1,4 +1,4 @@
-"""Record one's own clips: cameras side by side, straight into the folder that trainings read."""
+"""Record clips from one or several cameras into a folder that ``kd-edge train`` reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One clip while it is being recorded: a file for each camera, and the journal from which its rows are made."""
+"""A clip being recorded: one file per camera, and the journal from which its manifest rows are made."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from kd_edge.record.track import Taking, Track
 from kd_edge.record.writer import FrameWriter
 
 QUEUE_BYTES = 128_000_000
-"""What waits to be written of all cameras takes at most so much memory: seven seconds of two, 640x480, grey, 30 Hz."""
+"""Memory for frames waiting to be written, all cameras together: seven seconds of two grey 640x480 cameras at 30 Hz."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What became of a clip.
+    """A finished clip.
 
     Attributes:
-        rows: What was added to the manifest; none where too little came.
-        frames: How many each camera's file has.
-        seconds: From its first frame to its last.
-        size_bytes: Of its files.
-        files: File of each camera, by the column.
-        fault: What kept a camera's frames from being written, one line.
+        rows: Rows added to the manifest; none if there were too few frames.
+        frames: Number of frames in each camera's file.
+        seconds: Time from the first frame to the last.
+        size_bytes: Total size of its files.
+        files: File of each camera, by column.
+        fault: Why frames of a camera could not be written, as one line; empty if they could.
     """
 
     rows: tuple[Mapping[str, str], ...]
@@ -37,19 +37,19 @@ class Finished:
 
 
 class Clip:
-    """Begins to record at once; ``finish`` ends it.
+    """Records immediately; ``finish`` ends it.
 
     Args:
-        folder: Where it goes.
-        tracks: The cameras, by their columns.
-        cells: What its rows say beside files and times.
-        begin_ns: No frame before it, monotonic ns.
-        end_ns: No frame from it on; None until ``finish``.
-        after: A clip that ends where this one begins, a moment from now: no frame is lost between them.
+        folder: The folder to record into.
+        tracks: The cameras, by column.
+        cells: Cells of its rows other than files and times.
+        begin_ns: Time of its begin (inclusive), monotonic ns.
+        end_ns: Time of its end (exclusive); None until ``finish``.
+        after: The clip that ends where this one begins, shortly after now; no frame is lost between them.
 
     Raises:
-        ConfigError: Its files cannot be made.
-        OSError: Its journal cannot.
+        ConfigError: Its files cannot be created.
+        OSError: Its journal cannot be created.
     """
 
     def __init__(
@@ -87,37 +87,37 @@ class Clip:
 
     @property
     def label(self) -> str:
-        """Of what is being recorded: of the piece that runs, else of the clip."""
+        """The label being recorded: that of the running piece, otherwise that of the clip."""
         return self._journal.journal.cells["label"] if self.running is None else self.running.label
 
     @property
     def running(self) -> Piece | None:
-        """The piece that a key has begun and none has ended."""
+        """The piece that was begun by key and not ended yet."""
         pieces = self._journal.journal.pieces
         return pieces[-1] if pieces and pieces[-1].end_ns is None else None
 
     def mark(self, label: str, trial: str, now_ns: int) -> None:
-        """A piece begins; one that runs ends."""
+        """Begin a piece; a running one ends."""
         self.unmark(now_ns)
         self._journal.begin(Piece(label, trial, now_ns))
 
     def unmark(self, now_ns: int) -> None:
-        """The piece that runs, if any, ends."""
+        """End the running piece, if any."""
         if self.running is not None:
             self._journal.end(now_ns)
 
     def forget(self) -> Piece | None:
-        """The piece that runs, else the last one, is none; None where there is none."""
+        """Discard and return the running or the last piece; None if there is none."""
         return self._journal.discard() if self._journal.journal.pieces else None
 
     @property
     def is_over(self) -> bool:
-        """Whether every camera has given a frame from after its end."""
+        """Whether every camera has delivered a frame from after its end."""
         return all(taking.is_over for taking in self._takings.values())
 
     @property
     def broken(self) -> str:
-        """Why it cannot go on: a camera's stream was cut, or the disk fails; empty while it can."""
+        """Why it cannot continue (a camera's stream was interrupted, or the disk fails); empty if it can."""
         for name, taking in self._takings.items():
             if taking.broken:
                 return f"{name}: {taking.broken}"
@@ -127,22 +127,22 @@ class Clip:
 
     @property
     def disk_fault(self) -> str:
-        """What keeps frames from being written; empty while nothing does."""
+        """Why frames cannot be written; empty if they can."""
         return next((t.writer.fault for t in self._takings.values() if t.writer.fault is not None), "")
 
     @property
     def size_bytes(self) -> int:
-        """Of its files so far."""
+        """Total size of its files so far."""
         return sum(taking.writer.written_bytes for taking in self._takings.values())
 
     def discard(self) -> None:
-        """What there is of it is to be kept no more: ``finish`` removes it."""
+        """Mark the clip as discarded; ``finish`` then removes its files."""
         self._is_discarded = True
 
     def finish(self) -> Finished:
-        """End it, write what is queued and its rows; takes bounded time. Where it was interrupted, it is called again.
+        """End the clip and write queued frames and rows, in bounded time; can be called again after an interrupt.
 
-        Where the rows cannot be written, the journal stays: the next session writes them.
+        If the rows cannot be written, the journal stays and the next session writes them.
         """
         for name, taking in self._takings.items():
             self._tracks[name].leave(taking)
@@ -157,14 +157,14 @@ class Clip:
                 self._write(rows, kept)
         except (OSError, KdEdgeError) as error:
             why = error.strerror if isinstance(error, OSError) else error.found
-            rows, fault = [], fault or f"its rows cannot be written ({why}); the next session does"
+            rows, fault = [], fault or f"its rows cannot be written ({why}); the next session will write them"
         ends = [stamps[name] for name in kept]
         seconds = (max(s[-1] for s in ends) - min(s[0] for s in ends)) / 1e9 if ends else 0.0
         counts = {name: len(s) for name, s in stamps.items()}
         return Finished(tuple(rows), self._journal.journal.files, counts, seconds, self.size_bytes, fault)
 
     def _write(self, rows: Sequence[Mapping[str, str]], kept: Set[str]) -> None:
-        """The rows, and away with the journal and with files that no row names."""
+        """Write the rows; remove the journal and files that are in no row."""
         if rows and not self._is_written:
             self._folder.add(rows)
             self._is_written = True

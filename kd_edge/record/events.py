@@ -1,4 +1,4 @@
-"""What happens while it is recorded, as a session tells it, and what a session has brought in the end."""
+"""Events of a recording session, and its summary."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from kd_edge.record.clip import Finished
 
 @dataclass(frozen=True, slots=True)
 class CameraStatus:
-    """One camera at the moment.
+    """Current state of one camera.
 
     Attributes:
-        frames: How many were taken for clips.
-        fps: Frames per second of late.
-        dropped: Frames of clips that the disk was too slow for.
+        frames: Number of frames recorded.
+        fps: Recent frames per second.
+        dropped: Frames lost because the disk was too slow.
         age_ms: Age of its newest frame.
-        trouble: Why none comes; empty while they do.
+        trouble: Why no frames arrive; empty if they do.
     """
 
     frames: int
@@ -30,14 +30,14 @@ class CameraStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How it goes, several times a second.
+    """Current state of the session, several times a second.
 
     Attributes:
-        cameras: By their columns.
-        left_bytes: What the disk and the folder's bound leave.
-        seconds: How long the clip has been running; None between clips.
-        label: Of what is being recorded; empty where it has none.
-        waiting: What is waited for; empty while nothing is.
+        cameras: State of each camera, by column.
+        left_bytes: Bytes that may still be written.
+        seconds: Duration of the running clip so far; None between clips.
+        label: Label being recorded; empty if there is none.
+        waiting: What the session is waiting for; empty if nothing.
     """
 
     cameras: Mapping[str, CameraStatus]
@@ -49,7 +49,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Countdown:
-    """A clip is about to begin: ``seconds`` are left, whole ones; clip ``number`` of ``count``."""
+    """Clip ``number`` of ``count`` begins in ``seconds`` (whole seconds)."""
 
     label: str
     seconds: int
@@ -59,14 +59,14 @@ class Countdown:
 
 @dataclass(frozen=True, slots=True)
 class Began:
-    """A clip has begun, or a piece of one; with an empty label, a recording without any."""
+    """A clip or a piece of one has begun; the label is empty for a recording without labels."""
 
     label: str
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A clip has ended: what it is called and holds, and why it ended early, where it did."""
+    """A clip has ended; ``why`` is the reason if it ended early."""
 
     clip: Finished
     why: str = ""
@@ -74,7 +74,7 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What a user should know, one line."""
+    """A line of information for the user."""
 
     text: str
 
@@ -84,22 +84,22 @@ Event = Status | Countdown | Began | Kept | Note
 
 @dataclass(slots=True)
 class Summary:
-    """What a session brought.
+    """Result of a session.
 
     Attributes:
         out: The folder.
-        clips: Recordings that were kept.
-        rows: Rows that were added to the manifest.
-        labels: How many rows each label got; those without one are not counted.
-        seconds: Length of the clips together.
-        size_bytes: Of their files.
-        frames: Frames of each camera that were kept.
-        dropped: Frames of each camera that were not, because the disk was too slow.
-        cut_short: Clips of a set length that were kept and are shorter: rows that somebody should look at.
-        unusable: Frames of each camera that were damaged, frozen, or bore impossible stamps.
-        reconnects: How often each camera was reopened.
-        repaired: Clips of a killed session that are in the manifest now.
-        ended: What ended it early; empty where it came to its end, or was ended by its user.
+        clips: Number of recordings kept.
+        rows: Rows added to the manifest.
+        labels: Rows per label; rows without a label are not counted.
+        seconds: Total length of the clips.
+        size_bytes: Total size of their files.
+        frames: Frames kept, per camera.
+        dropped: Frames lost because the disk was too slow, per camera.
+        cut_short: Kept clips that are shorter than planned and should be reviewed.
+        unusable: Frames that were damaged, frozen or had impossible time stamps, per camera.
+        reconnects: Number of times each camera was reopened.
+        repaired: Clips of an interrupted session that were added to the manifest.
+        ended: Why the session ended early; empty if it was completed or ended by the user.
     """
 
     out: str
@@ -117,7 +117,7 @@ class Summary:
     ended: str = ""
 
     def add(self, clip: Finished) -> None:
-        """A recording was kept."""
+        """Add a recording that was kept."""
         self.clips += 1
         self.rows += len(clip.rows)
         self.seconds += clip.seconds
@@ -126,7 +126,7 @@ class Summary:
         self.frames = _sum(self.frames, clip.frames)
 
     def remove(self, clip: Finished) -> None:
-        """A recording that had been kept was discarded."""
+        """Remove a kept recording that was discarded."""
         self.clips -= 1
         self.rows -= len(clip.rows)
         self.seconds -= clip.seconds

@@ -1,10 +1,10 @@
-"""The folder that recordings go to: its cameras, its manifest, numbers that are never given twice.
+"""The folder of a recording: its cameras, its manifest and unique clip numbers.
 
-OUT/manifest.csv              a row for each labelled piece, as of every folder of one's own recordings
-OUT/dataset.toml              what the files do not say: bands; written once, then its owner's
-OUT/clips/00001_ir0.mkv       pixels; 00001_ir0.mkv.stamps beside it: moments of capture
-OUT/.record/cameras.json      which cameras, so that another session's fit
-OUT/.record/00001.jsonl       the journal of a clip, as long as its rows are not in the manifest
+OUT/manifest.csv              one row per labelled piece, in the format of all own recordings
+OUT/dataset.toml              facts that the files do not contain, such as bands; written once, then the user's
+OUT/clips/00001_ir0.mkv       pixels; 00001_ir0.mkv.stamps next to it has the capture times
+OUT/.record/cameras.json      the cameras, to check those of later sessions
+OUT/.record/00001.jsonl       the journal of a clip, until its rows are in the manifest
 """
 
 from __future__ import annotations
@@ -51,17 +51,17 @@ _BY_BAND = {"nir": "ir", "lwir": "thermal", "depth": "depth", "rgb": "rgb"}
 
 @dataclass(frozen=True, slots=True)
 class CameraFacts:
-    """What all of a camera's clips in a folder have in common.
+    """Properties shared by all clips of a camera in a folder.
 
     Attributes:
         modality: Its column in the manifest.
-        band: What it sees.
+        band: Spectral band.
         dtype: ``uint8`` or ``uint16``.
         channels: 1 or 3.
-        width_px: Of its frames.
-        height_px: Of its frames.
-        uri: Where it was, without what may be secret; another one may take its place.
-        focal: Its focal length as a share of the frame's width; None where not known.
+        width_px: Width of its frames.
+        height_px: Height of its frames.
+        uri: Its URI without secrets, for information only.
+        focal: Focal length as a fraction of the frame's width; None if unknown.
     """
 
     modality: str
@@ -77,22 +77,22 @@ class CameraFacts:
         return f"{self.modality} {self.width_px}x{self.height_px} {self.dtype}{' colour' if self.channels == 3 else ''}"
 
     def fits(self, other: CameraFacts) -> bool:
-        """Whether clips of both may stand in one column."""
+        """Whether clips of both cameras may share a column."""
         return str(self) == str(other) and self.band == other.band
 
 
 class Folder:
-    """A folder of recordings, new or from an earlier session; held by this process until it is closed.
+    """A folder of recordings, new or from an earlier session, locked by this process until it is closed.
 
     Args:
-        root: It is made where it is not there.
+        root: Path of the folder; created if it does not exist.
 
     Attributes:
         root: As given.
-        repaired: Clips of a session that was killed, which are in the manifest now.
+        repaired: Clips of an interrupted session that were added to the manifest.
 
     Raises:
-        ConfigError: Something else lies there, it cannot be written, or another process records into it.
+        ConfigError: The folder contains something else, cannot be written, or another process records into it.
     """
 
     def __init__(self, root: Path) -> None:
@@ -112,22 +112,24 @@ class Folder:
         except OSError as error:
             raise unwritable(root, error) from error
         if not is_ours:
-            raise ConfigError(f"{root} is being recorded into", "one recorder a folder", "end the other one first")
+            raise ConfigError(
+                f"another process records into {root}", "one recorder per folder", "end the other one first"
+            )
 
     def close(self) -> None:
-        """Let others record into it."""
+        """Release the lock."""
         self._held.close()
 
     def fit(self, cameras: Sequence[CameraFacts], background: str | None = None) -> None:
-        """Make sure that these cameras' clips may go there, and bring what a killed session left into the manifest.
+        """Check that the cameras match the folder, and add the clips of an interrupted session to the manifest.
 
         Args:
-            cameras: Those of this session.
-            background: In a new folder, the class of what lies between marked pieces; None: none.
+            cameras: The cameras of this session.
+            background: In a new folder, the class of everything between marked pieces; None for no such class.
 
         Raises:
-            ConfigError: Other cameras were recorded before, or it cannot be written.
-            DataError: What lies there is damaged.
+            ConfigError: Other cameras were recorded before, or the folder cannot be written.
+            DataError: Files in the folder are damaged.
         """
         known = self._cameras()
         try:
@@ -147,11 +149,11 @@ class Folder:
             self.note_trial(label, subject, trial)
 
     def check_labels(self, labels: Sequence[str]) -> None:
-        """Refuse labels with which trainings would refuse the folder.
+        """Check that training will accept the labels.
 
         Raises:
-            ConfigError: One differs from another one of the folder by capitals or blanks only, or ``dataset.toml``
-                does not name it, or is faulty.
+            ConfigError: A label differs from another one only in case or spaces, is not in ``dataset.toml``, or that
+                file is invalid.
         """
         settings = read_settings(self.root)
         background = () if settings.background is None else (settings.background,)
@@ -159,51 +161,51 @@ class Folder:
         known = (*settings.labels, *background) if settings.labels is not None else labels
         if unknown := [label for label in labels if label not in known]:
             raise ConfigError(
-                f"label '{printable(unknown[0])}', which labels in {self.root / FILE} does not name",
+                f"label '{printable(unknown[0])}', which is not among the labels in {self.root / FILE}",
                 f"one of {printable(', '.join(known))}",
                 "add it there, or correct --label",
             )
 
     def new_number(self) -> int:
-        """A number that no clip, row or journal of the folder has."""
+        """Return a number that no clip, row or journal of the folder has."""
         self._number += 1
         return self._number
 
     def _last_number(self) -> int:
-        """The highest one that is taken; asked once, because a folder may hold thousands of files."""
+        """The highest number in use; read once, because a folder may contain thousands of files."""
         names = [path.name for path in (*(self.root / CLIPS).iterdir(), *self._own.glob("*.jsonl"))]
         names += [row.get("id") or "" for row in self._rows()]
         found = (_NUMBER.fullmatch(name.removesuffix(".jsonl")) for name in names)
         return max((int(match[1]) for match in found if match), default=0)
 
     def next_trial(self, label: str, subject: str) -> int:
-        """Number of the next repetition of a label by somebody."""
+        """Return the number of a person's next repetition of a label."""
         return self._trials[label, subject] + 1
 
     def note_trial(self, label: str, subject: str, trial: str) -> None:
-        """A repetition is in the manifest."""
+        """Count a repetition that is in the manifest."""
         if trial.isdecimal() and len(trial) < 10:
             self._trials[label, subject] = max(self._trials[label, subject], int(trial))
 
     def forget_trial(self, label: str, subject: str, trial: str) -> None:
-        """The newest repetition was discarded: its number is free."""
+        """Free the number of the newest repetition, which was discarded."""
         if trial == str(self._trials[label, subject]):
             self._trials[label, subject] -= 1
 
     def clip_path(self, number: int, modality: str) -> Path:
-        """File of a camera's part of a clip."""
+        """Return the path of a camera's file of a clip."""
         return self.root / CLIPS / f"{number:05d}_{modality}{ENDING}"
 
     def journal(self, number: int) -> Path:
-        """Journal of a clip."""
+        """Return the path of a clip's journal."""
         return self._own / f"{number:05d}.jsonl"
 
     def add(self, rows: Sequence[Mapping[str, str]]) -> None:
-        """Write rows behind those of the manifest: all of them, or none.
+        """Append rows to the manifest, all or none.
 
         Raises:
-            OSError: They cannot be written.
-            KdEdgeError: Something else has written the manifest meanwhile, and it is none any more.
+            OSError: The rows cannot be written.
+            KdEdgeError: The manifest has been changed by another program and is no longer valid.
         """
         with written_alone(self._manifest):
             append_rows(self._manifest, rows, self._wanted)
@@ -211,11 +213,11 @@ class Folder:
             self.note_trial(row.get("label", ""), row.get("subject", ""), row.get("trial", ""))
 
     def remove(self, rows: Sequence[Mapping[str, str]], files: Mapping[str, str]) -> None:
-        """Take rows out of the manifest again, and remove their files: those of the newest clip.
+        """Remove the rows and files of the newest clip.
 
         Args:
-            rows: As they were added.
-            files: File of each camera, by the column.
+            rows: The rows as they were added.
+            files: File of each camera, by column.
 
         Raises:
             OSError: The files cannot be removed.
@@ -233,7 +235,7 @@ class Folder:
             self.forget_trial(row["label"], row["subject"], row["trial"])
 
     def _cameras(self) -> list[CameraFacts]:
-        """Those of the sessions before; none in a new folder."""
+        """The cameras of earlier sessions; none in a new folder."""
         file = self._own / "cameras.json"
         try:
             raw = read_json(read_bytes(file, _OWN_BYTES).decode("utf-8"))
@@ -244,7 +246,9 @@ class Folder:
             return []
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise DataError(
-                f"{file} cannot be read: {reason(error)}", "what kd-edge record wrote", "record into another --out"
+                f"{file} cannot be read: {reason(error)}",
+                "the file that kd-edge record wrote",
+                "record into another --out",
             ) from error
 
     def _check_same(self, known: Sequence[CameraFacts], cameras: Sequence[CameraFacts]) -> None:
@@ -252,13 +256,13 @@ class Folder:
         if before.keys() == now.keys() and all(before[name].fits(now[name]) for name in now):
             return
         raise ConfigError(
-            f"{self.root} holds clips of {_listed(known)}, these cameras are {_listed(cameras)}",
+            f"{self.root} contains clips of {_listed(known)}, these cameras are {_listed(cameras)}",
             "the same cameras, sizes and types in one folder",
-            "record into another --out, or set the cameras as before (NAME=URI names one)",
+            "record into another --out, or set up the cameras as before (NAME=URI names one)",
         )
 
     def _describe(self, cameras: Sequence[CameraFacts], background: str | None) -> None:
-        """Write what files do not say; a ``dataset.toml`` that is there is its owner's."""
+        """Write facts that the files do not contain; an existing ``dataset.toml`` is the user's and is kept."""
         if not os.path.lexists(self.root / FILE):
             with replacing(self.root / FILE, ConfigError, option="--out") as file:
                 file.write(_settings(cameras, background).encode("utf-8"))
@@ -267,20 +271,20 @@ class Folder:
             file.write(json.dumps(described, indent=2).encode("ascii"))
 
     def _check_manifest(self, modalities: Sequence[str]) -> None:
-        """Make the manifest where there is none; one that another program has written is read, whole."""
+        """Create the manifest if there is none; check all of an existing one, which may be from another program."""
         if os.path.lexists(self.root / "manifest.jsonl"):
             raise ConfigError(
-                f"{self.root} has a manifest.jsonl", "manifest.csv, which rows are added to", "turn it into one"
+                f"{self.root} has a manifest.jsonl", "a manifest.csv, to which rows are added", "convert it"
             )
         self._wanted = [*COLUMNS, *modalities, *(name + OFFSET for name in modalities), SESSION]
         if not os.path.lexists(self._manifest) or not self._manifest.stat().st_size:
             write_lines(self._manifest, [self._wanted])
         try:
-            os.close(os.open(self._manifest, APPENDING))  # told now, not when a clip has ended
+            os.close(os.open(self._manifest, APPENDING))  # fail now, not at the end of a clip
         except OSError as error:
             raise ConfigError(
-                f"{self._manifest} cannot be added to ({error.strerror})",
-                "a plain file that may be written",
+                f"{self._manifest} cannot be appended to ({error.strerror})",
+                "a writable regular file",
                 "correct it",
             ) from error
         with written_alone(self._manifest):
@@ -291,15 +295,13 @@ class Folder:
         return (record for _, record in csv_records(self._manifest, table_text(self._manifest), strict=True))
 
     def _repair(self) -> Iterator[str]:
-        """Clips whose journal is there: their process ended before their rows were written."""
+        """Add clips that still have a journal: their process ended before the rows were written."""
         named = {cell for row in self._rows() for cell in row.values()}
         for path in sorted(self._own.glob("*.jsonl")):
             journal = read_journal(path)
             if journal is not None:
                 stamps = {name: self._stamps(file) for name, file in journal.files.items()}
-                if named.isdisjoint(
-                    journal.files.values()
-                ):  # else its rows were written, or its owner has written some
+                if named.isdisjoint(journal.files.values()):  # otherwise the rows were written, or the user wrote some
                     rows = rows_of(journal, stamps)
                     self.drop(journal.files, {name for row in rows for name in stamps if row.get(name)})
                     if rows:
@@ -312,7 +314,7 @@ class Folder:
         return repaired(path) if path.is_file() else []
 
     def drop(self, files: Mapping[str, str], kept: Set[str]) -> None:
-        """Remove the files of a clip that no row names."""
+        """Remove the files of a clip that are in no row."""
         for name, file in files.items():
             if name not in kept:
                 for path in (self.root / file, beside(self.root / file)):
@@ -321,10 +323,10 @@ class Folder:
 
 
 def check_free(root: Path) -> None:
-    """Make sure that recordings may go to a folder: to be asked before cameras are opened.
+    """Check that a folder can take recordings, before cameras are opened.
 
     Raises:
-        ConfigError: Something else lies there.
+        ConfigError: It contains something else.
     """
     try:
         is_new = not os.path.lexists(root) or (root.is_dir() and not any(root.iterdir()))
@@ -332,42 +334,42 @@ def check_free(root: Path) -> None:
     except OSError as error:
         raise unwritable(root, error) from error
     if not is_new and not is_ours:
-        what = "holds something else already" if root.is_dir() else "is no folder"
+        what = "contains other files" if root.is_dir() else "is not a folder"
         raise ConfigError(
-            f"{root} {what}", "a new or empty folder, or one that kd-edge record made", "choose another --out"
+            f"{root} {what}", "a new or empty folder, or one created by kd-edge record", "choose another --out"
         )
 
 
 def column(name: str | None, band: str) -> str:
-    """A camera's column in the manifest: its name, or what it sees where it has none.
+    """Return a camera's column in the manifest: its name, or its band if it has none.
 
     Raises:
-        ConfigError: The name cannot be one.
+        ConfigError: The name cannot be a column.
     """
     found = _BY_BAND[band] if name is None else name
     if not re.fullmatch(MODALITY, found) or found in _RESERVED or found.endswith(OFFSET):
         raise ConfigError(
             f"a camera called '{printable(found)}'",
-            "a letter, then letters, digits, - and _; not the name of another column of manifest.csv",
+            "a letter, then letters, digits, - and _; not another column of manifest.csv",
             "--camera NAME=CAMERA names it",
         )
     return found
 
 
 def band_seen(name: str | None, band: str | None, dtype: str, channels: int) -> str:
-    """What a camera sees: as it says, else by its name, else by its pixels, as of files whose names do not tell."""
-    told = band or (band_of(name) if name is not None and is_modality(name) else None)
-    if told is not None and (told == "rgb") == (channels == 3):
-        return told
+    """Return a camera's band: as configured, otherwise by its name, otherwise by its pixel format."""
+    named = band or (band_of(name) if name is not None and is_modality(name) else None)
+    if named is not None and (named == "rgb") == (channels == 3):
+        return named
     if channels == 3:
         return "rgb"
     return "nir" if dtype == "uint8" else "lwir"
 
 
 def _settings(cameras: Sequence[CameraFacts], background: str | None) -> str:
-    lines = ["# What the files do not say; yours to change. docs/own_recordings.md says what else may stand here."]
+    lines = ["# Facts that the files do not contain; yours to change. docs/own_recordings.md lists all settings."]
     if background is not None:
-        lines += [f'background = "{background}"  # class of what lies between the pieces that keys marked']
+        lines += [f'background = "{background}"  # class of everything between the pieces marked by key']
     for camera in cameras:
         lines += ["", f"[modality.{camera.modality}]", f'band = "{camera.band}"', f'dtype = "{camera.dtype}"']
         if camera.focal is not None:
@@ -380,9 +382,9 @@ def _listed(cameras: Sequence[CameraFacts]) -> str:
 
 
 def unwritable(root: Path, error: OSError) -> ConfigError:
-    """What to tell a user whose folder the system refuses."""
+    """The error for a folder that the system refuses."""
     return ConfigError(
         f"{root} cannot be recorded into ({error.strerror or reason(error)})",
-        "a folder that can be written, with free space",
-        "another --out, or free space",
+        "a writable folder with free space",
+        "choose another --out, or free space",
     )

@@ -1,4 +1,4 @@
-"""What is known of a clip while it is being recorded: a file of lines, from which its rows can be made at any time."""
+"""The journal of a clip being recorded: a file of lines from which its manifest rows can be made at any time."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from kd_edge.data.readers.files.rows import OFFSET
 from kd_edge.reading import read_bytes
 
 LEAST_FRAMES = 2
-"""A piece of fewer frames is none."""
+"""Frames that a piece needs at least."""
 _PAST_THE_LAST_NS = 1_000_000  # so that the last frame is inside, however its stamp is rounded
 _MOST_BYTES = 64_000_000
 _FILE = re.compile(r"clips/\d+_[\w-]+\.mkv", re.ASCII)
-"""A clip's file: what a damaged journal names otherwise is nothing to repair or to remove."""
+"""Name of a clip's file; other names in a damaged journal are ignored, so that nothing else is changed or removed."""
 
 
 @dataclass(slots=True)
@@ -28,9 +28,9 @@ class Piece:
 
     Attributes:
         label: Its class.
-        trial: Which repetition.
+        trial: Number of the repetition.
         begin_ns: Monotonic time.
-        end_ns: Monotonic time; None: with the recording.
+        end_ns: Monotonic time; None ends with the recording.
     """
 
     label: str
@@ -41,13 +41,13 @@ class Piece:
 
 @dataclass(slots=True)
 class Journal:
-    """One clip: its files, what its rows say, and the pieces that keys have marked so far.
+    """One clip: its files, the cells of its rows, and the pieces marked by key so far.
 
     Attributes:
-        id: Of its row; with pieces ``id-1``, ``id-2`` and so on.
-        files: File of each camera, by the column, relative to the folder.
-        cells: What stands in its rows: label, subject, view, trial, session.
-        pieces: In their order; none without keys.
+        id: Id of its row; with pieces ``id-1``, ``id-2`` and so on.
+        files: File of each camera, by column, relative to the folder.
+        cells: Cells of its rows: label, subject, view, trial, session.
+        pieces: Marked pieces in order; none without keys.
     """
 
     id: str
@@ -57,17 +57,17 @@ class Journal:
 
 
 class JournalFile:
-    """Writes a journal, each line at once: a killed process loses none.
+    """Writes a journal line by line without buffering, so that a killed process loses nothing.
 
     Args:
         path: A new file.
-        journal: What is known beforehand.
+        journal: The facts known at the beginning.
 
     Attributes:
-        journal: As given, with the pieces that were marked since.
+        journal: As given, with the pieces marked since.
 
     Raises:
-        OSError: It cannot be made.
+        OSError: The file cannot be created.
     """
 
     def __init__(self, path: Path, journal: Journal) -> None:
@@ -81,23 +81,23 @@ class JournalFile:
             raise
 
     def begin(self, piece: Piece) -> None:
-        """A piece begins."""
+        """Record the begin of a piece."""
         self.journal.pieces.append(piece)
         self._add({"label": piece.label, "trial": piece.trial, "begin_ns": piece.begin_ns})
 
     def end(self, end_ns: int) -> None:
-        """The last piece ends."""
+        """Record the end of the last piece."""
         self.journal.pieces[-1].end_ns = end_ns
         self._add({"end_ns": end_ns})
 
     def discard(self) -> Piece:
-        """Forget the last piece, whether it has ended or not."""
+        """Remove and return the last piece, whether it has ended or not."""
         piece = self.journal.pieces.pop()
         self._add({"discarded": piece.label})
         return piece
 
     def close(self) -> None:
-        """Leave the file; a second call does nothing."""
+        """Close the file; a second call does nothing."""
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
@@ -107,10 +107,10 @@ class JournalFile:
 
 
 def read_journal(path: Path) -> Journal | None:
-    """What a journal says, as far as its lines are whole; None where not even the first one is.
+    """Read a journal up to its last complete line; None if not even the first one is complete.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
     lines = read_bytes(path, _MOST_BYTES).split(b"\n")[:-1]
     journal: Journal | None = None
@@ -130,19 +130,19 @@ def read_journal(path: Path) -> Journal | None:
             elif journal.pieces:
                 journal.pieces[-1].end_ns = int(values["end_ns"])
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
-        return journal  # a line that breaks off, or is damaged: those before it count
+        return journal  # a truncated or damaged line: use those before it
     return journal
 
 
 def rows_of(journal: Journal, stamps_ns: Mapping[str, Sequence[int]]) -> list[dict[str, str]]:
-    """Rows of the manifest that a clip makes: one, or one for each marked piece.
+    """Make the manifest rows of a clip: one, or one per marked piece.
 
-    A camera's file is named where it has ``LEAST_FRAMES``; how much later than the first it begins is told to the
+    A camera's file is included if it has ``LEAST_FRAMES`` frames; its offset from the first camera is exact to the
     nanosecond. A piece ends no later than the camera that ended first.
 
     Args:
         journal: The clip.
-        stamps_ns: (T,) moments of capture of each camera's frames, monotonic ns, increasing.
+        stamps_ns: (T,) capture times of each camera's frames, monotonic ns, increasing.
     """
     there = {name: stamps for name, stamps in stamps_ns.items() if len(stamps) >= LEAST_FRAMES}
     if not there:
@@ -165,5 +165,5 @@ def rows_of(journal: Journal, stamps_ns: Mapping[str, Sequence[int]]) -> list[di
 
 
 def _count(stamps_ns: Sequence[int], begin_ns: int, end_ns: int) -> int:
-    """How many of a camera's frames a piece has."""
+    """Number of a camera's frames in a piece."""
     return bisect_left(stamps_ns, end_ns) - bisect_left(stamps_ns, begin_ns)

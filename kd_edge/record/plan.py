@@ -1,4 +1,4 @@
-"""What is to be recorded: labels and their keys, how long, how often, and how much of the disk it may take."""
+"""What to record: labels and their keys, length and number of clips, and bounds on disk space."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from kd_edge.data.readers.files.rows import is_label, plain
 from kd_edge.errors import ConfigError, printable
 
 Mode = Literal["timed", "keys", "plain"]
-"""Clips of a set length after a count-down; one long recording whose pieces keys mark; or one without labels."""
+"""Clips of a fixed length after a count-down; a long recording with pieces marked by key; or one without labels."""
 DIGITS = "1234567890"
-"""Keys of labels that were given none, in their order."""
+"""Keys assigned, in order, to labels without a key."""
 END_KEY = " "
-"""Ends whatever piece runs."""
+"""Ends the running piece."""
 DISCARD_KEYS = "\x7f\b"
-"""What a terminal sends for backspace: the piece or the clip that runs, else the last one, is discarded."""
+"""Sent by terminals for backspace: discards the running piece or clip, or the last one if none is running."""
 _LONGEST_NAME = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is to be recorded; made by ``make_plan``, which checks it.
+    """What to record. Created by ``make_plan``, which checks it.
 
     Attributes:
-        labels: Classes, in their order.
-        keys: Label of each key; empty where no keys are used.
-        seconds: Length of a clip; None records until it is ended.
-        count: How many clips of each label.
-        countdown_seconds: How long before each clip the count-down begins.
-        pause_seconds: Between a clip and the next count-down.
-        duration_seconds: When to end it all; None: never.
-        subject: Who performs.
-        view: From where.
-        trial: Number of the first repetition; None goes on after those that the folder has.
-        session: Name of this session; None: the time of day.
-        waits: Whether a camera that is lost is waited for; else it ends the session.
-        most_bytes: The folder takes at most so much; None: as much as there is.
-        keep_free_bytes: So much of the disk stays free.
+        labels: Classes, in order.
+        keys: Label of each key; empty if no keys are used.
+        seconds: Length of a clip; None records until stopped.
+        count: Clips per label.
+        countdown_seconds: Length of the count-down before each clip.
+        pause_seconds: Pause between a clip and the next count-down.
+        duration_seconds: Length of the session; None for no limit.
+        subject: Name of the person.
+        view: Name of the camera position.
+        trial: Number of the first repetition; None continues after those in the folder.
+        session: Name of this session; None uses the date and time.
+        waits: Whether to wait for a lost camera; otherwise it ends the session.
+        most_bytes: Largest size of the folder; None for no limit.
+        keep_free_bytes: Space that stays free on the disk.
     """
 
     labels: tuple[str, ...] = ()
@@ -58,7 +58,7 @@ class Plan:
 
     @property
     def mode(self) -> Mode:
-        """How labels come about."""
+        """How clips get their labels."""
         if self.keys:
             return "keys"
         return "plain" if self.seconds is None or not self.labels else "timed"
@@ -81,14 +81,14 @@ def make_plan(
     max_gb: float | None = None,
     keep_free_gb: float = 1.0,
 ) -> Plan:
-    """What a user asked for on the command line, as a plan.
+    """Make a plan from the options of the command line.
 
     Args:
         labels: Names of classes.
-        keys: ``KEY=LABEL`` each; labels without a key get digits in their order where no ``seconds`` are given.
+        keys: ``KEY=LABEL`` each; without ``seconds``, labels without a key get digits in order.
         seconds: Length of a clip, s.
-        count: How many clips of each label; None: one.
-        countdown_seconds: See ``Plan``; so are the others.
+        count: Clips per label; None means one.
+        countdown_seconds: See ``Plan``.
         pause_seconds: See ``Plan``.
         duration_seconds: See ``Plan``.
         subject: See ``Plan``.
@@ -96,11 +96,11 @@ def make_plan(
         trial: See ``Plan``.
         session: See ``Plan``.
         waits: See ``Plan``.
-        max_gb: Bound of the folder, 10^9 bytes.
-        keep_free_gb: What stays free of the disk, 10^9 bytes.
+        max_gb: Largest size of the folder, 10^9 bytes.
+        keep_free_gb: Space that stays free on the disk, 10^9 bytes.
 
     Raises:
-        ConfigError: Parts of it contradict each other, or a name cannot be one.
+        ConfigError: Options contradict each other, or a name is invalid.
     """
     mapped = _mapped(keys)
     named = [_label(name) for name in (*labels, *mapped.values())]
@@ -113,8 +113,8 @@ def make_plan(
     if mapped and seconds is not None:
         raise ConfigError(
             f"--key together with --seconds {seconds:g}",
-            "keys, which begin and end pieces, or clips of a set length",
-            "leave one of them out; --duration ends it all",
+            "keys, which begin and end pieces, or clips of a fixed length",
+            "omit one of them; --duration limits the session",
         )
     if every and seconds is None:
         mapped |= _digits([label for label in every if label not in mapped.values()], mapped)
@@ -137,22 +137,22 @@ def make_plan(
 
 
 def check_spelling(labels: Sequence[str], known: Sequence[str] = ()) -> None:
-    """Refuse a label that differs from another one by capitals, blanks, ``_`` and ``-`` only.
+    """Check that no two labels differ only in case, spaces, ``_`` and ``-``.
 
     Args:
-        labels: New ones.
-        known: Those that the folder has.
+        labels: New labels.
+        known: Labels that the folder has.
 
     Raises:
-        ConfigError: Two of them do.
+        ConfigError: Two labels do.
     """
     spelled = {plain(label): label for label in known}
     for label in labels:
         other = spelled.setdefault(plain(label), label)
         if other != label:
             raise ConfigError(
-                f"label '{printable(label)}' beside '{printable(other)}'",
-                "one spelling of a class: these differ by capitals or blanks only",
+                f"labels '{printable(label)}' and '{printable(other)}'",
+                "one spelling per class: these differ only in case or spaces",
                 f"--label '{printable(other)}'",
             )
 
@@ -166,7 +166,7 @@ def _mapped(keys: Sequence[str]) -> dict[str, str]:
                 f"--key '{printable(text)}'", "one key (not the space bar) and a label", "for example --key w=wave"
             )
         if key in found:
-            raise ConfigError(f"key '{key}' twice", "one label a key", "choose another key")
+            raise ConfigError(f"key '{key}' twice", "one label per key", "choose another key")
         found[key] = _label(label)
     return found
 
@@ -175,7 +175,7 @@ def _digits(labels: Sequence[str], taken: Mapping[str, str]) -> dict[str, str]:
     free = [digit for digit in DIGITS if digit not in taken]
     if len(labels) > len(free):
         raise ConfigError(
-            f"{len(labels)} labels without a key", f"at most {len(free)}, one a digit", "name keys: --key w=wave"
+            f"{len(labels)} labels without a key", f"at most {len(free)}, one per digit", "name keys: --key w=wave"
         )
     return dict(zip(free, labels, strict=False))
 
@@ -185,7 +185,7 @@ def _label(text: str) -> str:
     if not label or not is_label(label):
         raise ConfigError(
             f"label '{printable(text[:40])}'",
-            "the name of a class: 1 to 200 characters that can be printed, on one line",
+            "the name of a class: 1 to 200 printable characters on one line",
             "correct --label or --key",
         )
     return label
@@ -194,7 +194,5 @@ def _label(text: str) -> str:
 def _name(text: str, option: str) -> str:
     name = text.strip()
     if len(name) > _LONGEST_NAME or not name.isprintable():
-        raise ConfigError(
-            f"{option} '{printable(text[:40])}'", "at most 200 characters that can be printed", f"correct {option}"
-        )
+        raise ConfigError(f"{option} '{printable(text[:40])}'", "at most 200 printable characters", f"correct {option}")
     return name

@@ -1,4 +1,4 @@
-"""What a killed recorder leaves: cut to what is whole, in place, so that it works on a full disk too."""
+"""Repair the files of an interrupted recorder by truncating them in place, which also works on a full disk."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _LONGEST_HEAD = 12  # of an element: four bytes of id, eight of size
 
 
 def repaired(video: Path) -> list[int]:
-    """Cut a Matroska file behind its last whole cluster, and its stamps to as many as it has frames.
+    """Truncate a Matroska file after its last complete cluster, and its time stamps to as many as it has frames.
 
-    A file that is whole stays as it is. One without a whole frame is removed.
+    A complete file is not changed. A file without a complete frame is removed.
 
     Args:
-        video: Written by ``LosslessWriter``, its stamps beside it; either may break off.
+        video: A file written by ``LosslessWriter``, with its time stamps next to it; either may be truncated.
 
     Returns:
-        (T,) ns of its frames, increasing; empty where there is none.
+        (T,) capture times of its frames, ns, increasing; empty if there are none.
 
     Raises:
-        OSError: It cannot be read or written.
+        OSError: A file cannot be read or written.
     """
     stamps = _whole_lines(beside(video))
     end = _whole_bytes(video)
@@ -42,7 +42,7 @@ def repaired(video: Path) -> list[int]:
         video.unlink(missing_ok=True)
         beside(video).unlink(missing_ok=True)
         return []
-    os.truncate(beside(video), len(_lines([HEADER, *kept])))  # lines are written as here: the first ones stay
+    os.truncate(beside(video), len(_lines([HEADER, *kept])))  # same format as written, so the first lines stay
     if more := [kept[0] + ns for ns in since_first[len(kept) :] if kept[0] + ns > kept[-1]]:  # after a power cut
         with beside(video).open("ab") as file:
             file.write(_lines(more))
@@ -54,7 +54,7 @@ def _lines(values: Sequence[object]) -> bytes:
 
 
 def _whole_lines(file: Path) -> list[int]:
-    """Stamps of whole lines, as long as they increase."""
+    """Time stamps of complete lines, up to the first that does not increase."""
     try:
         lines = read_bytes(file, _MOST_STAMPS_BYTES).split(b"\n")[:-1]
     except FileNotFoundError:
@@ -68,7 +68,7 @@ def _whole_lines(file: Path) -> list[int]:
 
 
 def _whole_bytes(video: Path) -> int:
-    """Where the last element ends that is whole: a header, or a cluster of frames."""
+    """Position after the last complete element, a header or a cluster of frames."""
     size, end = video.stat().st_size, 0
     with open_regular(video) as file:
         for start, length in _elements(file):
@@ -79,7 +79,7 @@ def _whole_bytes(video: Path) -> int:
 
 
 def _elements(file: BinaryIO) -> Iterator[tuple[int, int]]:
-    """Place and length of what the elements hold: those of a segment, which has no length before it is finished."""
+    """Yield position and length of each element's content; a segment has no length until it is finished."""
     at = 0
     while True:
         file.seek(at)
@@ -96,13 +96,13 @@ def _elements(file: BinaryIO) -> Iterator[tuple[int, int]]:
 
 
 def _width(head: bytes) -> int:
-    """How many bytes a number of variable width has; 0 where it breaks off."""
+    """Number of bytes of a variable-width number; 0 if it is truncated."""
     width = 9 - head[0].bit_length() if head and head[0] else 0
     return width if width <= len(head) else 0
 
 
 def _times(video: Path) -> list[int]:
-    """When its whole frames were, as the file has it: ns since the first, in milliseconds."""
+    """Times of its complete frames from the container: ns since the first, with a resolution of 1 ms."""
     found: list[int] = []
     try:
         with opened(video) as (container, stream):
@@ -111,6 +111,6 @@ def _times(video: Path) -> list[int]:
                     break
                 if packet.size and packet.pts is not None:
                     found.append(nanoseconds(packet.pts, stream.time_base))
-    except faults():  # what came before it stays
+    except faults():  # keep the frames before it
         pass
     return [ns - found[0] for ns in found]

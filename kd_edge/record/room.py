@@ -1,4 +1,4 @@
-"""How much may still be written: the folder's own bound, and what is to stay free of its disk."""
+"""How much may still be written: the bound of the folder and the free space required on its disk."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 
 class Room:
-    """Counts what a folder may still take.
+    """Tracks how much may still be written to a folder.
 
     Args:
-        folder: It may yet have to be made.
-        most_bytes: It takes at most so much; None: no bound of its own.
-        keep_free_bytes: So much of the disk stays free.
+        folder: The folder; it need not exist yet.
+        most_bytes: Largest size of the folder; None means no bound.
+        keep_free_bytes: Space that stays free on the disk.
     """
 
     def __init__(self, folder: Path, most_bytes: int | None, keep_free_bytes: int) -> None:
@@ -22,23 +22,23 @@ class Room:
         self._taken = 0 if most_bytes is None else _size(folder)
 
     def wrote(self, count: int) -> None:
-        """So many bytes of a clip have been written and stay."""
+        """Count bytes of a clip that were written and kept."""
         self._taken += count
 
     def left_bytes(self, under_way: int = 0) -> int:
-        """What may still be written, 0 and less: nothing.
+        """Return how many bytes may still be written; 0 or less means none.
 
         Args:
-            under_way: What the clip that is being written takes already.
+            under_way: Size so far of the clip being written.
         """
         free = shutil.disk_usage(self._disk).free - self._keep_free
         return free if self._most is None else min(free, self._most - self._taken - under_way)
 
-    def told(self, under_way: int = 0) -> str:
-        """Which bound it is that leaves least; ``under_way`` as above."""
+    def reason(self, under_way: int = 0) -> str:
+        """Name the bound that leaves least; see ``left_bytes``."""
         own = None if self._most is None else self._most - self._taken - under_way
         if self._most is not None and own == self.left_bytes(under_way):
-            return f"the folder has the {self._most / 1e9:g} GB it may (--max-gb)"
+            return f"the folder has reached its {self._most / 1e9:g} GB (--max-gb)"
         if not self._keep_free:
             return "the disk is full"
         return f"the disk has no more than {self._keep_free / 1e9:g} GB left (--keep-free-gb)"

@@ -1,4 +1,4 @@
-"""A session of recording: cameras open side by side, clips begin and end, and all of it is told as it happens."""
+"""A recording session: opens the cameras, records clips and reports events."""
 
 from __future__ import annotations
 
@@ -24,54 +24,54 @@ from kd_edge.runtime.clock import MONOTONIC, Clock
 from kd_edge.runtime.scheduling import scheduled
 
 LOOK_SECONDS = 0.05
-"""How often cameras, keys and the disk are looked at."""
+"""Interval at which cameras, keys and the disk are checked."""
 LONGEST_SECONDS = 600.0
-"""A long recording is one file after the other, so that a piece of it is found quickly."""
+"""A long recording is split into files of about this length, so that seeking stays fast."""
 AHEAD_SECONDS = 0.2
-"""So long before the next file begins it is made, so that frames that are on their way find it."""
+"""How far ahead the next file is created, so that it exists when its first frames arrive."""
 BACKGROUND = "none"
-"""In a folder of long recordings, the class of what lies between the pieces that keys marked."""
+"""In a folder of long recordings, the class of everything between the pieces marked by key."""
 LAST_SECONDS = 5.0
-"""So long, at most, the last clip of all can still be discarded by key."""
+"""How long the very last clip can still be discarded by key, at most."""
 DISCARDED = "discarded"
-"""Why a clip ends that a key has discarded."""
+"""The reason given for a clip that was discarded by key."""
 DEAF_SECONDS = 1.0
-"""A key that discards is to be let go for so long before it discards anything else."""
+"""How long a discarding key must be released before it discards again."""
 LEAST_BYTES = 50_000_000
-"""Nothing is begun with less room."""
+"""Free space below which no session starts."""
 
 Keys = Callable[[], str]
-"""The keys that were pressed since it was asked last."""
+"""Returns the keys pressed since the last call."""
 
 
 class _EndError(Exception):
-    """Nothing more can be recorded; the message says why."""
+    """The session cannot continue; the message is the reason."""
 
 
 class _OverError(_EndError):
-    """Nothing more is to be recorded, as it should be."""
+    """The session is complete."""
 
 
 class _DiscardedError(Exception):
-    """The last clip is to be discarded, and taken again."""
+    """The last clip is to be discarded and repeated."""
 
 
 class Session:
-    """Records from cameras into a folder; used in a ``with`` block, its ``events`` are what happens.
+    """Records from cameras into a folder. Use it in a ``with`` block and iterate over ``events``.
 
-    Leaving the block ends the clip that runs and keeps what is there of it.
+    Leaving the block ends the running clip and keeps its frames.
 
     Args:
-        cameras: Names or URIs, ``NAME=CAMERA`` to give one a name; or cameras of one's own, by name.
+        cameras: Names or URIs, ``NAME=CAMERA`` to name one; or custom camera objects, by name.
         out: The folder, new or from an earlier session with the same cameras.
-        plan: What is to be recorded.
-        clock: Tells the time.
+        plan: What to record.
+        clock: Source of time.
 
     Attributes:
-        summary: What it has brought so far.
+        summary: Results so far.
 
     Raises:
-        ConfigError: No camera, one twice, or a name that cannot be a column of a manifest.
+        ConfigError: There is no camera, a camera is given twice, or a name cannot be a column of a manifest.
     """
 
     def __init__(
@@ -81,8 +81,8 @@ class Session:
         self._plan, self._clock, self._out = plan, clock, expanded(out)
         self._sources = make_sources(cameras, clock)
         self._shared = None if isinstance(cameras, Mapping) else SharedConfig.of(cameras)
-        self._cameras: dict[str, Source] = {}  # the same, by their columns
-        self._clips: list[Clip] = []  # the one that runs, and the one that follows
+        self._cameras: dict[str, Source] = {}  # the same sources, by manifest column
+        self._clips: list[Clip] = []  # the running clip, and the next one
         self._stack = ExitStack()
         self._until_ns: int | None = None
         self._deaf_until_ns = 0
@@ -91,7 +91,7 @@ class Session:
         import_extra("av", "replay")
         check_free(self._out)
         with self._stack as stack:
-            if self._shared is not None:  # as a camera file says: all threads begin inside
+            if self._shared is not None:  # as set in the camera file; all threads must start inside
                 stack.enter_context(scheduled(self._shared.cpus, self._shared.priority))
             stack.callback(stop_all, self._sources)
             for source in self._sources:
@@ -100,7 +100,7 @@ class Session:
             names = [fact.modality for fact in facts]
             if twice := next((name for name in names if names.count(name) > 1), None):
                 raise ConfigError(
-                    f"two cameras in one column '{twice}'", "a name for each", "--camera left=URI --camera right=URI"
+                    f"two cameras for column '{twice}'", "a name for each", "--camera left=URI --camera right=URI"
                 )
             self._cameras = dict(zip(names, self._sources, strict=True))
             self._check_room()
@@ -124,16 +124,16 @@ class Session:
             self._note_losses()
 
     def events(self, keys: Keys | None = None) -> Iterator[Event]:
-        """Record as planned; ends when the plan does, or when nothing more can be recorded.
+        """Record as planned and yield events, until the plan is complete or recording cannot continue.
 
         Args:
-            keys: Gives the keys that were pressed; None: there is nobody to press any.
+            keys: Returns the keys pressed; None if there is no keyboard.
 
         Raises:
-            CameraError: A camera delivers other frames than before.
+            CameraError: A camera changed its frame size or type.
         """
         if self._folder.repaired:
-            yield Note(f"kept of a session that was killed: {', '.join(self._folder.repaired)}")
+            yield Note(f"recovered from an interrupted session: {', '.join(self._folder.repaired)}")
         if self._plan.duration_seconds is not None:
             self._until_ns = self._clock.now_ns() + round(self._plan.duration_seconds * 1e9)
         try:
@@ -153,11 +153,11 @@ class Session:
                 raise fault from end
 
     def _timed(self, keys: Keys | None) -> Iterator[Event]:
-        """Clips of a set length, the labels in turn; one that was cut short or discarded is taken again."""
+        """Record clips of a fixed length, cycling through the labels; a clip cut short or discarded is repeated."""
         plan, pressed = self._plan, keys or (lambda: "")
         total = plan.count * len(plan.labels)
         wanted = list(islice(cycle(plan.labels), total))
-        kept: list[tuple[Finished, bool]] = []  # and whether it is whole
+        kept: list[tuple[Finished, bool]] = []  # and whether it is complete
         while (done := sum(is_whole for _, is_whole in kept)) < total:
             label = wanted[done]
             trial = None if plan.trial is None else plan.trial + done // len(plan.labels)
@@ -172,7 +172,7 @@ class Session:
                 yield self._discarded(kept.pop()[0]) if kept else Note("nothing to discard")
 
     def _discarded(self, clip: Finished) -> Note:
-        """Remove what was kept of a clip."""
+        """Remove a clip that had been kept."""
         self._folder.remove(clip.rows, clip.files)
         self.summary.remove(clip)
         self._room.wrote(-clip.size_bytes)
@@ -186,16 +186,16 @@ class Session:
         yield from self._all_there()
 
     def _long(self, keys: Keys) -> Iterator[Event]:
-        """One long recording, or one of a set length; after a fault another one."""
+        """Record one long recording, or one of a fixed length; start another one after a fault."""
         while True:
             yield from self._all_there()
-            keys()  # those of a pause mark nothing
+            keys()  # ignore keys pressed during a pause
             _, why = yield from self._recorded("", self._plan.trial, keys)
             if not why and self._plan.seconds is not None:
                 return
 
     def _recorded(self, label: str, trial: int | None, keys: Keys) -> Generator[Event, None, tuple[Finished, str]]:
-        """One clip; gives what was kept of it, and why it was cut short, where it was."""
+        """Record one clip; return what was kept, and why it was cut short (empty if it was not)."""
         if not self._clips:
             self._begin(label, trial)
             yield Began(label)
@@ -206,7 +206,7 @@ class Session:
             self._check_end()
             if self._is_long(clip):
                 self._begin(label, trial, after=clip)
-            elif len(self._clips) == 1:  # else keys wait for the next one
+            elif len(self._clips) == 1:  # otherwise keys apply to the next one
                 why = yield from self._pressed(clip, keys())
             why = why or clip.broken or self._lost()
         finished = self._finished()
@@ -218,11 +218,11 @@ class Session:
         if why and why != DISCARDED and not self._plan.waits:
             raise _EndError(why)
         if not why and not finished.rows:
-            raise _EndError("a clip without two frames of a camera: longer --seconds, or a faster camera")
+            raise _EndError("a clip has fewer than two frames of a camera: use a longer --seconds or a faster camera")
         return finished, why
 
     def _begin(self, label: str, trial: int | None, after: Clip | None = None) -> None:
-        """A clip begins, now or where another one ends."""
+        """Begin a clip, now or where another one ends."""
         plan = self._plan
         begin_ns = self._clock.now_ns() + (0 if after is None else round(AHEAD_SECONDS * 1e9))
         counted = self._folder.next_trial(label, plan.subject) if trial is None and label else trial
@@ -238,7 +238,7 @@ class Session:
             raise _EndError(error.found) from error
 
     def _finished(self) -> Finished:
-        """End the clip that runs; it is forgotten only then: an interrupt may come meanwhile."""
+        """End the running clip; it is removed from the list last, because an interrupt may come at any time."""
         clip = self._clips[0]
         is_cut = self._plan.seconds is not None and clip.end_ns is not None and self._clock.now_ns() < clip.end_ns
         finished = clip.finish()
@@ -250,9 +250,9 @@ class Session:
         return finished
 
     def _pressed(self, clip: Clip, keys: str) -> Generator[Event, None, str]:
-        """A key begins a piece; the same one or the space bar ends it, another one begins the next.
+        """Handle keys: a key begins a piece, the same key or the space bar ends it, another key begins the next one.
 
-        Gives why the clip ends, where it does: one of a set length can be discarded.
+        Returns why the clip ends (a clip of fixed length can be discarded); empty if it continues.
         """
         for key in keys:
             running, label = clip.running, self._plan.keys.get(key)
@@ -271,7 +271,7 @@ class Session:
         return ""
 
     def _discards(self, key: str) -> bool:
-        """Whether a key discards something: one that is held, or hit twice in haste, discards once."""
+        """Whether a key discards something; a key that is held or pressed twice quickly discards once."""
         if key not in DISCARD_KEYS:
             return False
         now_ns = self._clock.now_ns()
@@ -280,7 +280,7 @@ class Session:
         return not is_deaf
 
     def _forgotten(self, clip: Clip) -> Note:
-        """The last piece of a recording is none."""
+        """Discard the last piece of a recording."""
         piece = clip.forget()
         if piece is None:
             return Note("nothing to discard in this recording")
@@ -288,7 +288,7 @@ class Session:
         return Note(f"{DISCARDED} {piece.label}")
 
     def _trial(self, label: str) -> int:
-        """Number of a piece: rows are written at the end of their recording, so it counts by itself."""
+        """Number of a piece, counted here because rows are written only at the end of their recording."""
         following = self._folder.next_trial(label, self._plan.subject)
         if self._plan.trial is not None:
             following = max(following, self._plan.trial)
@@ -296,27 +296,27 @@ class Session:
         return following
 
     def _is_long(self, clip: Clip) -> bool:
-        """Whether another file should follow; a piece that runs is not cut."""
+        """Whether to start another file; a running piece is not split."""
         is_due = self._clock.now_ns() - clip.begin_ns > LONGEST_SECONDS * 1e9
         return is_due and clip.end_ns is None and clip.running is None
 
     def _is_late(self, clip: Clip) -> bool:
-        """Whether its end is so long ago that no frame of it will come any more."""
+        """Whether its end is so long ago that no more of its frames will arrive."""
         return clip.end_ns is not None and self._clock.now_ns() > clip.end_ns + LATE_SECONDS * 1e9
 
     def _all_there(self) -> Iterator[Event]:
-        """Wait until every camera delivers."""
-        told = ""
+        """Wait until every camera delivers frames."""
+        noted = ""
         while why := self._lost():
             if not self._plan.waits:
                 raise _EndError(why)
-            if why != told:
-                told = why
+            if why != noted:
+                noted = why
                 yield Note(f"waiting: {why}")
             yield self._status(None, waiting=why)
             self._clock.sleep(LOOK_SECONDS)
             self._check_end()
-        if told:
+        if noted:
             yield Note("all cameras deliver again")
 
     def _waited(self, seconds: float, keys: Keys) -> Iterator[Event]:
@@ -329,25 +329,25 @@ class Session:
                 raise _DiscardedError
 
     def _lost(self) -> str:
-        """Which camera does not deliver, and why; empty while all do."""
+        """The first camera that does not deliver, and why; empty if all do."""
         return next((f"{name}: {why}" for name, source in self._cameras.items() if (why := source.lost())), "")
 
     def _check_end(self) -> None:
-        """Raise where nothing more is to be recorded: the time is over, no room, a camera that has ended."""
+        """Raise if recording must end: the time is over, there is no space, or a camera has ended."""
         if self._until_ns is not None and self._clock.now_ns() >= self._until_ns:
             raise _OverError("the time is over" if self._plan.mode == "timed" else "")
         if self._left_bytes() <= 0:
-            raise _EndError(self._room.told(self._under_way()))
+            raise _EndError(self._room.reason(self._under_way()))
         for name, source in self._cameras.items():
             if source.track.fault is not None:
-                raise _EndError(f"{name} delivers other frames than before")
+                raise _EndError(f"{name} changed its frame size or type")
             if source.capture.ended:
                 if source.capture.error is None:
                     raise _OverError(f"{name} has ended")
                 raise _EndError(f"{name}: {source.capture.error.found}")
 
     def _check_room(self) -> None:
-        """Refuse to begin without room, before anything is made."""
+        """Check that there is space, before anything is created."""
         try:
             room = self._made_room()
             left_bytes = room.left_bytes()
@@ -355,9 +355,9 @@ class Session:
             raise unwritable(self._out, error) from error
         if left_bytes < LEAST_BYTES:
             raise ConfigError(
-                f"{self._out} has no room: {room.told()}",
-                f"{LEAST_BYTES / 1e6:g} MB to begin with",
-                "free space, another --out, or other bounds",
+                f"{self._out} has no space: {room.reason()}",
+                f"at least {LEAST_BYTES / 1e6:g} MB",
+                "free space, choose another --out, or change the bounds",
             )
 
     def _made_room(self) -> Room:

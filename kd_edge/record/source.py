@@ -1,4 +1,4 @@
-"""A camera that is recorded: opened, asked what it is, and watched while its frames go to the clips."""
+"""A camera being recorded: opening it, determining its properties, and monitoring it."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from kd_edge.runtime.uri import shown
 from kd_edge.types import Frame, Reason
 
 FIRST_FRAME_SECONDS = 10.0
-"""A camera that is open and gives no frame for so long is none."""
+"""A camera that delivers no frame for so long after opening is an error."""
 LATE_SECONDS = 1.0
-"""How long the end of a clip waits for frames on their way, and how late one may be beyond its time-out."""
+"""How long the end of a clip waits for late frames, and how long after its time-out a camera counts as lost."""
 FIRST_LOOK_SECONDS = 0.01
-"""How often the first frame is looked for."""
+"""Polling interval while waiting for the first frame."""
 
 
 class Source:
-    """A camera, what its user says about it, and the thread that reads it once it has been started.
+    """A camera, its configuration, and the thread that reads it once it has been started.
 
     Args:
-        camera: Not open yet.
-        name: What the user calls it; None: its column is called after its band.
-        clock: Tells the time.
-        config: Of a camera that was named or is a URI.
-        uri: How it is shown; empty for a camera of one's own.
+        camera: The camera, not opened yet.
+        name: Name given by the user; None names its column after its band.
+        clock: Source of time.
+        config: Configuration of a camera given by name or URI.
+        uri: Its URI for display; empty for a custom camera object.
 
     Attributes:
         name: As given.
         uri: As given.
-        track: Takes its frames; there is none before ``start``.
-        capture: Reads them; there is none before ``start``.
+        track: Receives its frames; set by ``start``.
+        capture: Reads the camera; set by ``start``.
     """
 
     track: Track
@@ -53,11 +53,11 @@ class Source:
         self._is_open = False
 
     def start(self) -> None:
-        """Open the camera and begin to read it, for the first time or after ``stop_all``.
+        """Open the camera and start reading it, for the first time or after ``stop_all``.
 
         Raises:
-            CameraError: It cannot be opened.
-            ConfigError: It is not live.
+            CameraError: The camera cannot be opened.
+            ConfigError: The camera is not live.
         """
         self._camera.open()
         self._is_open = True
@@ -66,16 +66,16 @@ class Source:
         if not self._camera.live:
             raise ConfigError(
                 f"camera {printable(self._camera.name)} is not live",
-                "frames that come by themselves",
-                "take realtime=false out",
+                "a camera that delivers frames in real time",
+                "remove realtime=false",
             )
         self.capture.start()
 
     def facts(self) -> CameraFacts:
-        """What its first frame tells, which is waited for.
+        """Wait for the first frame and return the properties of the camera.
 
         Raises:
-            CameraError: None came.
+            CameraError: No frame arrived.
         """
         frame = self._first()
         height, width = frame.image.shape[:2]
@@ -92,13 +92,15 @@ class Source:
             if self.capture.ended or self._clock.now_ns() > until_ns:
                 why = "" if self.capture.trouble is None else f": {self.capture.trouble.detail}"
                 raise CameraError(
-                    f"camera {printable(self._camera.name)} gives no frame{why}", "frames", "kd-edge cameras doctor"
+                    f"camera {printable(self._camera.name)} delivers no frame{why}",
+                    "frames",
+                    "run kd-edge cameras doctor",
                 )
             self._clock.sleep(FIRST_LOOK_SECONDS)
         return self.track.first
 
     def lost(self) -> str:
-        """Why it does not deliver; empty while it does."""
+        """Why it does not deliver frames; empty if it does."""
         trouble, last_ns = self.capture.trouble, self.track.last_ns
         if trouble is not None and trouble.reason in (Reason.CAMERA_LOST, Reason.FROZEN):
             return trouble.detail
@@ -108,35 +110,35 @@ class Source:
         return ""
 
     def status(self) -> CameraStatus:
-        """How it goes at the moment."""
+        """Return its current state."""
         track, trouble = self.track, self.capture.trouble
         age_ms = 0.0 if track.last_ns is None else (self._clock.now_ns() - track.last_ns) / 1e6
         why = "" if trouble is None else trouble.detail
         return CameraStatus(track.frames, track.fps, self.capture.counters.dropped, age_ms, why)
 
     def _close_unread(self) -> None:
-        """Close a camera that was opened and that nothing reads: a thread that does closes it by itself."""
+        """Close a camera that was opened but has no reading thread, which would close it."""
         if self._is_open and not hasattr(self, "capture"):
             with suppress(Exception):
                 self._camera.close()
 
 
 def make_sources(cameras: Sequence[str] | Mapping[str, Camera], clock: Clock) -> list[Source]:
-    """Sources of cameras that are not open yet.
+    """Make the sources of cameras, without opening them.
 
     Args:
-        cameras: Names or URIs, ``NAME=CAMERA`` to give one a name; or cameras of one's own, by name.
-        clock: Tells the time.
+        cameras: Names or URIs, ``NAME=CAMERA`` to name one; or custom camera objects, by name.
+        clock: Source of time.
 
     Raises:
-        ConfigError: No camera, one twice, or a name that cannot be a column of a manifest.
+        ConfigError: There is no camera, a camera is given twice, or a name cannot be a column of a manifest.
     """
     if isinstance(cameras, Mapping):
         found = [Source(camera, name, clock) for name, camera in cameras.items()]
     else:
         found = [_source(asked, clock) for asked in cameras]
     if not found:
-        raise ConfigError("no camera", "at least one", "name one: kd-edge cameras shows them")
+        raise ConfigError("no camera", "at least one", "name one; kd-edge cameras lists them")
     for kind, values in (("called", [s.name for s in found]), ("at", [s.uri for s in found])):
         if twice := next((value for value in values if value and values.count(value) > 1), None):
             raise ConfigError(f"two cameras {kind} '{printable(twice)}'", "each camera once", "correct --camera")
@@ -158,7 +160,7 @@ def _source(asked: str, clock: Clock) -> Source:
 
 
 def stop_all(sources: Sequence[Source]) -> None:
-    """Stop them together, in bounded time."""
+    """Stop all sources together, in bounded time."""
     stop_together([source.capture for source in sources if hasattr(source, "capture")])
     for source in sources:
         source._close_unread()

@@ -1,4 +1,4 @@
-"""One camera while recording: its capture thread hands frames over here, and they go straight to the clip's writer."""
+"""One camera while recording: its capture thread passes frames to the writer of the running clip."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from kd_edge.runtime.mailbox import Captured, Mailbox
 from kd_edge.types import Frame
 
 RATE_FRAMES = 64
-"""The frame rate is told of so many."""
+"""Number of recent frames from which the frame rate is computed."""
 
 
 @dataclass(slots=True)
 class Taking:
-    """What a clip takes of a camera.
+    """The frames of a camera that a clip takes.
 
     Attributes:
-        writer: Where frames go.
-        begin_ns: No frame before it.
-        end_ns: No frame from it on; None until that is known.
+        writer: The writer of the frames.
+        begin_ns: Time of the begin (inclusive).
+        end_ns: Time of the end (exclusive); None until it is known.
         cut: Number of the last cut before its first frame.
-        last_ns: Of the last frame that was taken.
-        is_over: A frame from after its end has come.
-        broken: Why it goes on no further.
-        following: What takes the frames from its end on.
+        last_ns: Capture time of the last frame taken.
+        is_over: Whether a frame from after its end has arrived.
+        broken: Why it takes no more frames; empty if it does.
+        following: Takes the frames after its end.
     """
 
     writer: FrameWriter
@@ -41,15 +41,15 @@ class Taking:
 
 
 class Track(Mailbox):
-    """Takes a camera's frames; those of a clip go to its writer, others are looked at and forgotten.
+    """Receives a camera's frames and passes those of a clip to its writer; others are only checked.
 
     Args:
-        name: The camera's.
+        name: Name of the camera.
 
     Attributes:
-        first: Its first frame, which all others must be like; None before.
-        frames: How many were taken for clips.
-        fault: What it delivers that no clip of this folder can hold.
+        first: Its first frame; all others must have its size and type. None before the first.
+        frames: Number of frames taken for clips.
+        fault: Set if the camera changed its frame size or type.
     """
 
     def __init__(self, name: str) -> None:
@@ -63,7 +63,7 @@ class Track(Mailbox):
         self._recent_ns: deque[int] = deque(maxlen=RATE_FRAMES)
 
     def put(self, captured: Captured) -> bool:
-        """A frame has come; whether it was taken, or nobody wanted it."""
+        """Receive a frame; False if it was lost because the writer had no room."""
         frame = captured.frame
         with self._lock:
             self.first = self.first or frame
@@ -86,7 +86,7 @@ class Track(Mailbox):
     def take(
         self, writer: FrameWriter, begin_ns: int, end_ns: int | None = None, after: Taking | None = None
     ) -> Taking:
-        """Hand frames to a writer: from now on, or where another clip ends, so that none is lost between them."""
+        """Pass frames to a writer from now on, or from the end of another clip, without losing any between them."""
         with self._lock:
             taking = Taking(writer, begin_ns, end_ns)
             if after is None or self._taking is not after:
@@ -96,20 +96,20 @@ class Track(Mailbox):
             return taking
 
     def leave(self, taking: Taking) -> None:
-        """Hand no more frames to its writer; a clip that follows, or began meanwhile, has those that come."""
+        """Stop passing frames to its writer; a following clip, or one begun since, receives the next ones."""
         with self._lock:
             if self._taking is taking:
                 self._taking = taking.following
 
     @property
     def last_ns(self) -> int | None:
-        """Moment of capture of its newest frame; None before the first."""
+        """Capture time of its newest frame; None before the first."""
         with self._lock:
             return self._recent_ns[-1] if self._recent_ns else None
 
     @property
     def fps(self) -> float:
-        """Frames per second of late; 0 of fewer than two."""
+        """Recent frames per second; 0 with fewer than two frames."""
         with self._lock:
             span_ns = self._recent_ns[-1] - self._recent_ns[0] if len(self._recent_ns) > 1 else 0
             return (len(self._recent_ns) - 1) * 1e9 / span_ns if span_ns > 0 else 0.0
@@ -123,7 +123,7 @@ class Track(Mailbox):
 
 
 def kind_of(frame: Frame) -> str:
-    """Size, type and channels for a message."""
+    """Return size, type and channels as text."""
     height, width = frame.image.shape[:2]
     return f"{width}x{height} {frame.image.dtype}{' colour' if frame.image.ndim == 3 else ''}"
 
@@ -133,7 +133,7 @@ def _are_alike(one: Frame, other: Frame) -> bool:
 
 
 def _wants(taking: Taking, captured: Captured) -> bool:
-    """Whether a clip takes this frame; one after a cut belongs to no clip that began before it."""
+    """Whether a clip takes this frame; a frame after a cut does not belong to a clip that began before it."""
     stamp_ns = captured.frame.captured_ns
     if taking.broken or stamp_ns < taking.begin_ns or stamp_ns <= taking.last_ns:
         return False

@@ -1,4 +1,4 @@
-"""One camera's frames of one clip, written by a thread of its own: pixels losslessly, stamps beside them."""
+"""Writes one camera's frames of one clip in its own thread: lossless pixels, and a file of time stamps next to them."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from kd_edge.runtime.cameras.lossless import LosslessWriter
 from kd_edge.types import Frame
 
 SYNC_SECONDS = 1.0
-"""What a power cut may take; a killed process loses a frame, or half a second of very small ones."""
+"""Recording time that a power cut may lose. A killed process loses one frame, or half a second of very small ones."""
 STUCK_SECONDS = 30.0
-"""A disk that takes nothing for so long is broken."""
+"""A disk that accepts no data for so long counts as failed."""
 _sync = getattr(os, "fdatasync", os.fsync)  # macOS has none
 
 
 class FrameWriter:
-    """Writes frames in the order they are put; a frame that finds no room in memory is left out.
+    """Writes frames in order; a frame is dropped if the queue is full.
 
     Args:
-        path: A new ``.mkv``; its stamps go beside it.
-        fps: About how many come a second, for players.
-        most_bytes: What waits to be written takes at most so much memory; one frame always may.
+        path: A new ``.mkv``; its time stamps are written to a file next to it.
+        fps: Approximate frame rate, for video players.
+        most_bytes: Memory for frames waiting to be written; one frame is always accepted.
 
     Attributes:
         path: As given.
-        stamps_ns: Moments of capture of the frames written so far, in a list that grows.
+        stamps_ns: Capture times of the frames written so far; the list grows.
         written_bytes: Size of the video so far.
-        fault: What ended it early, one line; None while it works.
+        fault: Why writing ended early, as one line; None if it did not.
 
     Raises:
-        ConfigError: The files cannot be made.
+        ConfigError: The files cannot be created.
     """
 
     def __init__(self, path: Path, fps: float, most_bytes: int) -> None:
@@ -63,7 +63,7 @@ class FrameWriter:
         self._thread.start()
 
     def put(self, frame: Frame) -> bool:
-        """Queue a frame, whose image must not change any more; whether there was room."""
+        """Queue a frame, whose image must not be changed afterwards; return whether there was room."""
         with self._changed:
             has_room = not self._queue or self._queued_bytes + frame.image.nbytes <= self._most_bytes
             if not has_room or self._is_closing or self.fault is not None:
@@ -74,30 +74,30 @@ class FrameWriter:
             return True
 
     def close(self) -> list[int]:
-        """Write what is queued, and the end; takes bounded time.
+        """Write queued frames and finish the file, in bounded time.
 
         Returns:
-            Stamps of the frames that the file has, ns; empty where it has none and was removed.
+            Capture times of the frames in the file, ns; empty if it has none and was removed.
         """
         with self._changed:
             self._is_closing = True
             self._changed.notify()
         self._thread.join(STUCK_SECONDS)
         if self.is_stuck:
-            self.fault = f"the disk took nothing for {STUCK_SECONDS:.0f} s"
-            return []  # its journal stays: the next session looks what is there
+            self.fault = f"the disk accepted no data for {STUCK_SECONDS:.0f} s"
+            return []  # its journal stays, and the next session repairs the file
         return self.stamps_ns
 
     @property
     def is_stuck(self) -> bool:
-        """Whether it still writes, after ``close``."""
+        """Whether it is still writing after ``close``."""
         return self._thread.is_alive()
 
     def _run(self) -> None:
         try:
             with self._video, self._stamps:
                 self._write_all()
-        except BaseException as error:  # whatever breaks it, what is whole is kept
+        except BaseException as error:  # keep complete frames, whatever the error
             self._broke(error)
 
     def _write_all(self) -> None:
@@ -121,7 +121,7 @@ class FrameWriter:
                 self.written_bytes = os.fstat(self._video.fileno()).st_size
         except BaseException:
             if video is not None:
-                with suppress(Exception):  # it could not be written, so neither can its end
+                with suppress(Exception):  # the same error prevents writing the end
                     video.close()
             raise
 
@@ -145,10 +145,10 @@ class FrameWriter:
 
 
 def _new_file(path: Path) -> BinaryIO:
-    """A file that was not there, without a buffer: what is written is the kernel's, whatever becomes of us."""
+    """Create a new unbuffered file, so that written data survives a crash of the process."""
     try:
         return new_file(path, buffering=0)
     except OSError as error:
         raise ConfigError(
-            f"{path} cannot be made ({error.strerror})", "a folder that can be written", "another --out, or free space"
+            f"{path} cannot be created ({error.strerror})", "a writable folder", "choose another --out, or free space"
         ) from error

@@ -237,7 +237,7 @@ def test_an_interrupt_keeps_what_is_there(tmp_path: Path) -> None:
         (("--camera", "ir9"), "ir9"),
         (("--camera", "a=synthetic:", "--camera", "b=synthetic:"), "two cameras at 'synthetic:'"),
         (("--camera", "a=synthetic:", "--camera", "a=synthetic:?seed=1"), "two cameras called 'a'"),
-        (("--camera", "synthetic:?seed=2", "--camera", "synthetic:?seed=1"), "two cameras in one column 'ir'"),
+        (("--camera", "synthetic:?seed=2", "--camera", "synthetic:?seed=1"), "two cameras for column 'ir'"),
         (("--camera", "label=synthetic:"), "a camera called 'label'"),
         (("--camera", "7=synthetic:"), "a camera called '7'"),
         (("--camera", "synthetic:?realtime=false"), "is not live"),
@@ -245,8 +245,8 @@ def test_an_interrupt_keeps_what_is_there(tmp_path: Path) -> None:
         (("--camera", "synthetic:", "--count", "3"), "--count 3 without --seconds"),
         (("--camera", "synthetic:", "--label", "a\nb", "--seconds", "1"), r"label 'a\nb'"),
         (("--camera", "synthetic:", "--label", "wave"), "keys without a terminal"),
-        (("--camera", "synthetic:", "--max-gb", "0.001"), "has no room"),
-        (("--camera", "synthetic:", "--keep-free-gb", "1e9"), "has no room"),
+        (("--camera", "synthetic:", "--max-gb", "0.001"), "has no space"),
+        (("--camera", "synthetic:", "--keep-free-gb", "1e9"), "has no space"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(
@@ -297,7 +297,7 @@ def test_a_folder_of_something_else_is_refused(kd: Kd, tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes/text.txt").write_text("mine")
     (tmp_path / "file").write_text("mine")
-    for name, found in (("notes", "holds something else already"), ("file", "is no folder")):
+    for name, found in (("notes", "contains other files"), ("file", "is not a folder")):
         code, _, error = kd("record", "--out", name, *SYNTHETIC, "--seconds", "0.3")
         assert (code, found in one_line(error)) == (2, True)
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "notes", "text.txt"]

@@ -40,7 +40,7 @@ def test_a_killed_recorder_loses_less_than_a_second(tmp_path: Path) -> None:
 
     done = subprocess.run([*RECORD, "--out", str(out), "--seconds", "0.5"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "kept of a session that was killed: 00001" in done.stderr
+    assert "recovered from an interrupted session: 00001" in done.stderr
     with (out / "manifest.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["id"], row["ir0"]) for row in rows] == [(f"0000{n}", f"clips/0000{n}_ir0.mkv") for n in (1, 2)]

@@ -38,7 +38,7 @@ def test_a_length_makes_clips_and_none_one_recording() -> None:
         ({"labels": [""]}, "label ''"),
         ({"labels": ["x" * 201]}, f"label '{'x' * 40}'"),
         ({"labels": ["\x1b[2J"]}, r"label '\x1b[2J'"),
-        ({"labels": ["sit down", "Sit_Down"]}, "label 'Sit_Down' beside 'sit down'"),
+        ({"labels": ["sit down", "Sit_Down"]}, "labels 'Sit_Down' and 'sit down'"),
         ({"labels": [str(k) + "x" for k in range(11)]}, "11 labels without a key"),
         ({"subject": "an\tna"}, r"--subject 'an\tna'"),
         ({"session": "x" * 201}, "--session"),
@@ -53,5 +53,5 @@ def test_what_contradicts_itself_is_one_line(asked: dict[str, object], found: st
 
 def test_a_label_is_written_as_the_folder_has_it() -> None:
     check_spelling(["wave"], ["wave", "kick"])
-    with pytest.raises(ConfigError, match="label 'Wave' beside 'wave'"):
+    with pytest.raises(ConfigError, match="labels 'Wave' and 'wave'"):
         check_spelling(["Wave"], ["wave", "kick"])

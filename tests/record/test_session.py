@@ -494,7 +494,7 @@ def test_a_clip_that_the_end_of_the_time_cuts_says_so(stage: Stage, out: Path, i
 
 def test_a_camera_slower_than_the_clips_ends_it(stage: Stage, out: Path) -> None:
     *_, summary = record(stage, out, [PlayedCamera(stage, "ir0", period_ms=900)], labels=["wave"], seconds=0.5)
-    assert summary.ended == "a clip without two frames of a camera: longer --seconds, or a faster camera"
+    assert summary.ended == "a clip has fewer than two frames of a camera: use a longer --seconds or a faster camera"
     assert rows(out) == []
     assert list((out / "clips").iterdir()) == []
 
@@ -512,7 +512,7 @@ def test_a_folder_that_vanishes_ends_it_in_one_line(stage: Stage, out: Path, ir:
 def test_a_writer_takes_no_file_that_is_there(tmp_path: Path) -> None:
     for taken in ("a.mkv", "a.mkv.stamps"):
         (tmp_path / taken).write_text("mine")
-        with pytest.raises(ConfigError, match=r"cannot be made \(File exists\)"):
+        with pytest.raises(ConfigError, match=r"cannot be created \(File exists\)"):
             FrameWriter(tmp_path / "a.mkv", 30.0, 1000)
         assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [(taken, "mine")]
         (tmp_path / taken).unlink()
@@ -545,7 +545,7 @@ def test_a_session_goes_on_with_the_numbers_and_overwrites_nothing(stage: Stage,
 @pytest.mark.parametrize(
     ("other", "found"),
     [
-        ({"name": "ir1"}, "holds clips of ir0 32x24 uint8 (nir), these cameras are ir1 32x24 uint8 (nir)"),
+        ({"name": "ir1"}, "contains clips of ir0 32x24 uint8 (nir), these cameras are ir1 32x24 uint8 (nir)"),
         ({"shape": (30, 40)}, "these cameras are ir0 40x30 uint8 (nir)"),
         ({"dtype": "uint16"}, "these cameras are ir0 32x24 uint16 (nir)"),
         ({"band": "depth"}, "these cameras are ir0 32x24 uint8 (depth)"),
@@ -564,16 +564,16 @@ def test_other_cameras_are_refused(stage: Stage, out: Path, ir: Any, other: Any,
 def test_a_label_spelt_otherwise_is_refused(stage: Stage, out: Path, ir: Any) -> None:
     record(stage, out, [ir], labels=["sit down"], seconds=0.4)
     again = Stage()
-    with pytest.raises(ConfigError, match="label 'sit_down' beside 'sit down'"):
+    with pytest.raises(ConfigError, match="labels 'sit_down' and 'sit down'"):
         record(again, out, [PlayedCamera(again, "ir0")], labels=["sit_down"], seconds=0.4)
 
 
 @pytest.mark.parametrize(
     ("settings", "labels", "found"),
     [
-        ('labels = ["wave"]\n', ["wave", "kick"], "label 'kick', which labels in .*dataset.toml does not name"),
-        ('labels = ["wave"]\n', ["Wave"], "label 'Wave' beside 'wave'"),
-        ('background = "none"\n', ["wave", "None"], "label 'None' beside 'none'"),
+        ('labels = ["wave"]\n', ["wave", "kick"], "label 'kick', which is not among the labels in .*dataset.toml"),
+        ('labels = ["wave"]\n', ["Wave"], "labels 'Wave' and 'wave'"),
+        ('background = "none"\n', ["wave", "None"], "labels 'None' and 'none'"),
         ("labels = 3\n", ["wave"], "dataset.toml"),
     ],
 )
@@ -590,7 +590,7 @@ def test_labels_with_which_nobody_could_train_are_refused(
 
 
 def test_a_label_like_the_background_of_a_new_folder_is_refused(stage: Stage, out: Path, ir: Any) -> None:
-    with pytest.raises(ConfigError, match="label 'None' beside 'none'"):
+    with pytest.raises(ConfigError, match="labels 'None' and 'none'"):
         record(stage, out, [ir], keys=["n=None"], duration_seconds=1.0)
 
 
@@ -610,7 +610,7 @@ def test_pieces_of_a_killed_session_are_kept(stage: Stage, out: Path, ir: Any, r
     again = Stage()
     cameras = [PlayedCamera(again, "ir0"), PlayedCamera(again, "rgb0", late_ms=7, band="rgb", shape=(20, 30, 3))]
     note, *_, summary = record(again, left, cameras, labels=["wave"], seconds=0.4, subject="3")
-    assert note == Note("kept of a session that was killed: 00001")
+    assert note == Note("recovered from an interrupted session: 00001")
     assert summary.repaired == ("00001",)
     found = rows(left)
     assert [(r["id"], r["label"], r["trial"]) for r in found] == [
@@ -650,26 +650,26 @@ def wait_for_lines(file: Path, count: int) -> None:
 def test_two_recorders_do_not_share_a_folder(stage: Stage, out: Path, ir: Any) -> None:
     with Session({"ir0": ir}, out, make_plan(keep_free_gb=0), clock=stage):
         again = Stage()
-        with pytest.raises(ConfigError, match="is being recorded into"):
+        with pytest.raises(ConfigError, match="another process records into"):
             record(again, out, [PlayedCamera(again, "ir0")])
 
 
 def test_the_folders_bound_ends_it(stage: Stage, out: Path, ir: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LEAST_BYTES", 1000)
     *_, last, summary = record(stage, out, [ir], max_gb=0.0000512)
-    assert summary.ended == "the folder has the 5.12e-05 GB it may (--max-gb)"
+    assert summary.ended == "the folder has reached its 5.12e-05 GB (--max-gb)"
     assert isinstance(last, Kept)
     assert last.why == summary.ended
     assert len(rows(out)) == 1
     assert summary.size_bytes >= 51_200
     again = Stage()
-    with pytest.raises(ConfigError, match=r"has no room: the folder has the 5\.12e-05 GB it may"):
+    with pytest.raises(ConfigError, match=r"has no space: the folder has reached its 5\.12e-05 GB"):
         record(again, out, [PlayedCamera(again, "ir0")], max_gb=0.0000512)
 
 
 def test_a_full_disk_is_called_full(stage: Stage, out: Path, ir: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1_000_000})())
-    with pytest.raises(ConfigError, match=r"has no room: the disk is full\. Expected 50 MB to begin with"):
+    with pytest.raises(ConfigError, match=r"has no space: the disk is full\. Expected at least 50 MB"):
         record(stage, out, [ir], labels=["wave"], seconds=0.4)
 
 
