@@ -1,6 +1,6 @@
-"""ncnn on the CPU: the fastest convolutions in float32, on x86 and Arm. It runs the model attached to the artifact.
+"""ncnn on the CPU: the fastest float32 convolutions on x86 and Arm. It runs the model attached to the artifact.
 
-Whoever exports converts (``kd_edge.export.ncnn``): a robot converts nothing.
+Models are converted at export (``kd_edge.export.ncnn``), never on the robot.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kd_edge.packages import import_extra
 from kd_edge.types import Float32
 
 PARAM, WEIGHTS = "ncnn.param", "ncnn.bin"
-"""The attachments that hold the layers, as text, and their weights."""
+"""Names of the attachments with the layers (text) and the weights."""
 
 WAITING_SWITCH = "OMP_WAIT_POLICY"
 
@@ -35,15 +35,15 @@ _pointer.restype, _pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes
 
 
 def load_ncnn() -> ModuleType:
-    """Import ncnn so that its idle threads sleep: OpenMP's spin by default, on a busy robot longer than they compute.
+    """Import ncnn so that its idle threads sleep; by default OpenMP's spin, on a busy robot longer than they compute.
 
-    A value that is set already is left alone.
+    A value set by the user is respected.
 
     Raises:
-        MissingExtraError: It is not installed, or only half of it.
+        MissingExtraError: It is not installed, or incompletely.
     """
     decided = WAITING_SWITCH in os.environ
-    os.environ.setdefault(WAITING_SWITCH, "PASSIVE")  # read once, while the library is loaded
+    os.environ.setdefault(WAITING_SWITCH, "PASSIVE")  # read once, when the library is loaded
     try:
         return import_extra("ncnn", "ncnn")
     finally:
@@ -52,10 +52,10 @@ def load_ncnn() -> ModuleType:
 
 
 class NcnnEngine(Engine):
-    """A graph in an ncnn net, in float32 throughout; a batch is run source by source.
+    """A graph in an ncnn net, in float32; a batch is run source by source.
 
-    Arrays are copied in and out: a net may write into what it reads, and crashes on memory that is not its own when it
-    does. A step of 0.6 ms takes 0.02 ms more. While the net computes, other Python threads run.
+    Arrays are copied in and out, because a net may write to its inputs and crashes if that is not its own memory. For a
+    step of 0.6 ms this takes 0.02 ms. Other Python threads run while the net computes.
     """
 
     key = library = "ncnn"
@@ -64,11 +64,11 @@ class NcnnEngine(Engine):
 
     @classmethod
     def unsuited(cls, artifact: Artifact) -> str | None:
-        """Why this engine cannot run an artifact, None when it can; its library is not imported."""
+        """Why this engine cannot run an artifact, or None if it can; the library is not imported."""
         if not {PARAM, WEIGHTS} <= artifact.attachments.keys():
             return "it carries no ncnn model (kd-edge export --with ncnn)"
         if any(0 in shape for shape in tensors(artifact.manifest).inputs.values()):
-            return "its windows are of one segment, and ncnn crashes on an empty past"
+            return "its windows have one segment, and ncnn crashes on an empty past"
         return None
 
     def _load(self, artifact: Artifact, threads: int, provider: Provider) -> Tensors:
@@ -78,7 +78,7 @@ class NcnnEngine(Engine):
         with artifact.open_attachment(WEIGHTS) as file:
             self._net = _net(ncnn, param, file, artifact.attachments[WEIGHTS].length, threads)
         inputs = _inputs(param)
-        if inputs != self.tensors.inputs:  # refused by the caller; given them, the net might crash
+        if inputs != self.tensors.inputs:  # the caller refuses this; running it might crash
             return Tensors(inputs, self.tensors.outputs)
         mats, names = _zeros(ncnn, inputs), self._net.output_names()
         return Tensors(inputs, {name: np.asarray(mat).shape for name, mat in _extracted(ncnn, self._net, mats, names)})
@@ -103,11 +103,11 @@ class NcnnEngine(Engine):
 
 
 def blob_sizes(param: str, weights: bytes) -> dict[str, tuple[int, ...]]:
-    """Run a net once on zeros: number of axes, width, height and channels of all it computes, by name.
+    """Run a net once on zeros and return number of axes, width, height and channels of every blob, by name.
 
     Raises:
         ValueError: ncnn refuses the net.
-        RuntimeError: It cannot run it.
+        RuntimeError: ncnn cannot run it.
         MissingExtraError: ncnn is not installed.
     """
     ncnn = load_ncnn()
@@ -118,7 +118,7 @@ def blob_sizes(param: str, weights: bytes) -> dict[str, tuple[int, ...]]:
 
 
 def _net(ncnn: Any, param: str, weights: BinaryIO, length: int, threads: int) -> Any:
-    """A net, loaded; ValueError with ncnn's own words where it refuses."""
+    """Load a net; ValueError with ncnn's message if it refuses."""
     net = ncnn.Net()
     net.opt.num_threads = threads
     net.opt.use_vulkan_compute = False
@@ -127,14 +127,14 @@ def _net(ncnn: Any, param: str, weights: BinaryIO, length: int, threads: int) ->
             setattr(net.opt, name, False)
     reader = _Reader(weights, length)
     source = type("Reader", (ncnn.DataReader,), {"read": reader.read, "scan": lambda *_: 0})()
-    with _telling():
+    with _ncnn_messages():
         if net.load_param_mem(param) != 0 or net.load_model(source) != 0 or reader.left != 0:
-            raise ValueError(f"its layers do not take its {length:,} bytes of weights")
+            raise ValueError(f"its layers do not match its {length:,} bytes of weights")
     return net
 
 
 def _zeros(ncnn: Any, shapes: Shapes) -> dict[str, Any]:
-    """Memory of ncnn's own for what one source reads."""
+    """Zeroed inputs for one source, in memory owned by ncnn."""
     arrays = {name: np.zeros(shape, dtype=np.float32) for name, shape in shapes.items()}
     return {name: ncnn.Mat(array).clone() for name, array in arrays.items()}
 
@@ -142,7 +142,7 @@ def _zeros(ncnn: Any, shapes: Shapes) -> dict[str, Any]:
 def _extracted(
     ncnn: Any, net: Any, mats: dict[str, Any], names: list[str], *, keep: bool = False
 ) -> Iterator[tuple[str, Any]]:
-    """Run a net once; what it computes by name. Without ``keep`` what is between is let go of, and only outputs are."""
+    """Run a net once and yield blobs by name; without ``keep`` only outputs exist, other blobs are freed."""
     with net.create_extractor() as extractor:
         extractor.set_light_mode(not keep)
         for name, mat in mats.items():
@@ -154,18 +154,18 @@ def _extracted(
 
 
 class _Reader:
-    """Hands ncnn the bytes of its weights, and none beyond: what it reads from memory it reads without bounds.
+    """Passes ncnn the bytes of its weights and no more; its own reader of memory does not check bounds.
 
     Args:
-        file: Where they begin.
-        left: How many there are.
+        file: File positioned at the weights.
+        left: Number of bytes.
     """
 
     def __init__(self, file: BinaryIO, left: int) -> None:
         self._file, self.left = file, left
 
     def read(self, buffer: object, size: int) -> int:
-        """Fill a buffer of ncnn's; how many bytes there were for it."""
+        """Fill a buffer of ncnn; return the number of bytes."""
         memory = (ctypes.c_char * min(size, self.left)).from_address(_pointer(buffer, None))
         count: int = self._file.readinto(memory)  # type: ignore[attr-defined]
         self.left -= count
@@ -173,23 +173,23 @@ class _Reader:
 
 
 _STANDARD_ERROR = threading.RLock()
-"""Of the process: one at a time may put something else in its place."""
+"""Lock on the process's standard error: one thread at a time may replace it."""
 
 
 @contextmanager
-def _telling() -> Iterator[None]:
-    """Give a ValueError the words that ncnn writes to standard error; its functions return numbers alone."""
-    if sys.stderr is None:  # closed: whatever file has its number now is not to be touched
+def _ncnn_messages() -> Iterator[None]:
+    """Give a ValueError the message that ncnn writes to standard error; its functions return only a number."""
+    if sys.stderr is None:  # closed: its number may belong to another file
         yield
         return
     fault: ValueError | None = None
-    said, written = os.pipe()
-    with _STANDARD_ERROR, open(said, "rb", buffering=0) as pipe:
-        for end in (said, written):
+    readable, writable = os.pipe()
+    with _STANDARD_ERROR, open(readable, "rb", buffering=0) as pipe:
+        for end in (readable, writable):
             os.set_blocking(end, False)
         kept = os.dup(2)
-        os.dup2(written, 2)
-        os.close(written)
+        os.dup2(writable, 2)
+        os.close(writable)
         try:
             yield
         except ValueError as error:
@@ -197,15 +197,15 @@ def _telling() -> Iterator[None]:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
-        heard = pipe.read() or b""
+        output = pipe.read() or b""
     if fault is not None:
-        lines = heard.decode(errors="replace").splitlines()
+        lines = output.decode(errors="replace").splitlines()
         raise ValueError(lines[-1] if lines else str(fault)) from fault
-    os.write(2, heard)  # of another thread
+    os.write(2, output)  # from another thread
 
 
 def _inputs(param: str) -> Shapes:
-    """What a net reads, by name: (c, h, w), (h, w) or (w,), as its Input layers say."""
+    """Inputs of a net by name, from its Input layers: (c, h, w), (h, w) or (w,)."""
     shapes = {}
     for line in param.splitlines()[2:]:
         kind, *words = line.split()
@@ -217,4 +217,4 @@ def _inputs(param: str) -> Shapes:
 
 def _check(code: int, name: str) -> None:
     if code != 0:
-        raise RuntimeError(f"ncnn answers {code} to '{name}'")
+        raise RuntimeError(f"ncnn returns {code} for '{name}'")

@@ -69,7 +69,7 @@ def test_windows_of_one_segment_are_not_tried(save: Callable[..., Artifact]) -> 
     [
         ("hello", b"", "parse magic failed"),
         (STEP[PARAM].replace(b"Reduction", b"NoSuchLayer"), b"", "layer NoSuchLayer not exists or registered"),
-        (STEP[PARAM], b"12345678", r"its layers do not take its 8 bytes of weights"),
+        (STEP[PARAM], b"12345678", r"its layers do not match its 8 bytes of weights"),
         (f"{CONVOLUTION.rstrip()}\n".replace("mean4 mean ", "mean4 mean 0=1 1=1 6=1"), b"\0" * 6, "failed"),
         (b"\xff\xfe", b"", "codec can't decode"),
     ],

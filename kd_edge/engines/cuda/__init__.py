@@ -1,4 +1,4 @@
-"""NVIDIA GPUs: what the driver says of them, and memory and streams through cuda-python or pycuda."""
+"""NVIDIA GPUs: properties from the driver, and memory and streams through cuda-python or pycuda."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["BINDINGS", "CudaBinding", "Device", "Gpu", "cuda_binding", "find_gpu
 
 CudaBinding = Literal["auto", "cuda-python", "pycuda"]
 BINDINGS: dict[str, type[Device]] = {"cuda-python": CudaPythonDevice, "pycuda": PycudaDevice}
-"""The first one that is installed is taken: only it can capture graphs."""
+"""Bindings in order of preference; cuda-python is first because only it can capture graphs."""
 
 
 def cuda_binding(text: str) -> CudaBinding:
-    """The name of a binding, or ``auto``.
+    """Check the name of a binding, or ``auto``.
 
     Raises:
         ConfigError: There is no such binding.
@@ -32,18 +32,18 @@ def cuda_binding(text: str) -> CudaBinding:
 
 
 def open_device(binding: CudaBinding = "auto", index: int = 0) -> Device:
-    """Take hold of a GPU.
+    """Open a GPU.
 
     Args:
-        binding: What calls the driver; ``auto`` is whichever is installed, cuda-python where both are.
-        index: Which GPU.
+        binding: Package that calls the driver; ``auto`` is whichever is installed, cuda-python if both are.
+        index: Number of the GPU.
 
     Raises:
-        MissingExtraError: The binding is not installed, or none is.
+        MissingExtraError: The binding is not installed; with ``auto``, none is.
         EngineError: There is no such GPU.
-        DeviceError: The driver refuses it.
+        DeviceError: The driver returned an error.
     """
-    find_gpu(index)  # which says what is wrong in fewer words than the bindings do
+    find_gpu(index)  # its errors are clearer than those of the bindings
     if binding != "auto":
         return BINDINGS[binding](index)
     for kind in BINDINGS.values():
@@ -51,6 +51,6 @@ def open_device(binding: CudaBinding = "auto", index: int = 0) -> Device:
             return kind(index)
     raise MissingExtraError(
         "neither cuda-python nor pycuda is installed",
-        "one of them: TensorRT runs on memory that they give it",
+        "one of them, which TensorRT needs for GPU memory",
         "pip install 'kd-edge[tensorrt]' (cuda-python) or 'kd-edge[pycuda]'",
     )

@@ -14,7 +14,7 @@ from kd_edge.packages import import_extra
 
 
 class CudaPythonDevice(Device):
-    """See ``Device``."""
+    """A GPU opened through cuda-python; see ``Device``."""
 
     key = "cuda-python"
     library = "cuda.bindings"
@@ -37,19 +37,19 @@ class CudaPythonDevice(Device):
         self._leased.append([lambda: self._call("cuStreamDestroy", self._stream)])
 
     def upload(self, address: int, array: Bytes) -> None:
-        """Copy from pinned memory to the GPU, in the stream's order."""
+        """Copy from pinned memory to the GPU, in stream order."""
         self._call("cuMemcpyHtoDAsync", address, array.ctypes.data, array.nbytes, self._stream)
 
     def download(self, array: Bytes, address: int) -> None:
-        """Copy from the GPU to pinned memory, in the stream's order."""
+        """Copy from the GPU to pinned memory, in stream order."""
         self._call("cuMemcpyDtoHAsync", array.ctypes.data, address, array.nbytes, self._stream)
 
     def synchronize(self) -> None:
-        """Wait until the stream has done everything."""
+        """Wait until the stream is idle."""
         self._call("cuStreamSynchronize", self._stream)
 
     def _captured(self, enqueue: Callable[[], None]) -> tuple[Callable[[], None], Free]:
-        # In any other mode a capture breaks what other threads do with their streams meanwhile.
+        # In any other mode a capture would break the streams of other threads.
         mode = self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self._call("cuStreamBeginCapture", self._stream, mode)
         try:
@@ -68,8 +68,8 @@ class CudaPythonDevice(Device):
         )
 
     def _end_capture(self) -> None:
-        """End a capture that came to nothing; a stream that captures does nothing else."""
-        with contextlib.suppress(DeviceError):  # the first error is the one to tell
+        """End a failed capture, because a capturing stream does nothing else."""
+        with contextlib.suppress(DeviceError):  # report the first error
             self._call("cuGraphDestroy", self._call("cuStreamEndCapture", self._stream))
 
     @contextmanager
@@ -78,7 +78,7 @@ class CudaPythonDevice(Device):
         try:
             yield
         finally:
-            self._driver.cuCtxPopCurrent()  # of a lost device too, whose first error is the one to tell
+            self._driver.cuCtxPopCurrent()  # also for a lost device; report the first error
 
     def _allocated(self, size: int) -> tuple[int, Free]:
         address = self._call("cuMemAlloc", size)
@@ -93,7 +93,7 @@ class CudaPythonDevice(Device):
         self._call("cuDevicePrimaryCtxRelease", self._device)
 
     def _call(self, name: str, *arguments: object) -> Any:
-        """Call the driver; what it returns beside its error code."""
+        """Call the driver and return its result without the error code."""
         error, *values = getattr(self._driver, name)(*arguments)
         if int(error) != 0:
             raise refused(name, getattr(error, "name", str(error)))

@@ -1,4 +1,4 @@
-"""A GPU as one thread uses it: the process's primary context, one stream, and memory that is given back in the end."""
+"""A GPU used by one thread: the process's primary context, one stream, and memory that is freed in the end."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ Free = Callable[[], None]
 Kept = TypeVar("Kept")
 PAGE_BYTES = 4096
 CLOSE_SECONDS = 5.0
-"""How long closing waits for a run that is under way in another thread."""
+"""How long closing waits for a run in another thread."""
 
 
 class Lease:
-    """What is given back together, the last thing first. All of it is to be asked for while the device is current.
+    """Resources that are freed together, in reverse order. Allocate them while the device is current.
 
-    It is given back with the device, or before, when nobody holds the lease and the device is asked for another one.
+    They are freed with the device, or earlier: when the lease is no longer referenced and another one is requested.
 
     Attributes:
-        device: Whose memory it is.
+        device: The device of the resources.
     """
 
     def __init__(self, device: Device) -> None:
@@ -41,48 +41,48 @@ class Lease:
         device._adopt(self, self._frees)
 
     def memory(self, size: int) -> int:
-        """Memory of the GPU.
+        """Allocate GPU memory.
 
         Args:
-            size: In bytes.
+            size: Size in bytes.
 
         Returns:
-            Its address.
+            The address.
         """
         address, free = self.device._allocated(size)
         self._frees.append(free)
         return address
 
     def pinned(self, size: int) -> Bytes:
-        """Zeros (size,) in memory that the GPU can read and write by itself.
+        """Allocate zeros (size,) in host memory that the GPU can access directly.
 
-        It is NumPy's own memory, registered with the driver: the array stays readable when it is given back.
+        It is NumPy's memory, registered with the driver, so the array stays readable after the lease is freed.
         """
         whole = np.zeros(size + 2 * PAGE_BYTES, dtype=np.uint8)
-        first = -whole.ctypes.data % PAGE_BYTES  # what is registered are whole pages
+        first = -whole.ctypes.data % PAGE_BYTES  # only whole pages can be registered
         pages = whole[first : first + -(-size // PAGE_BYTES) * PAGE_BYTES]
-        self.keep(whole)  # memory that is registered must not be anybody else's
+        self.keep(whole)  # registered memory must not be reused
         self._frees.append(self.device._registered(pages))
         return pages[:size]
 
     def captured(self, enqueue: Callable[[], None]) -> Callable[[], None]:
-        """Record what a function puts into the stream as a graph.
+        """Capture the operations that a function enqueues as a graph.
 
         Returns:
-            Puts all of it into the stream again, as one call.
+            A function that enqueues the whole graph with one call.
 
         Raises:
-            DeviceError: It cannot be recorded.
+            DeviceError: The operations cannot be captured.
         """
         launch, free = self.device._captured(enqueue)
         self._frees.append(free)
         return launch
 
     def keep(self, thing: Kept) -> list[Kept]:
-        """Hold on to something as long.
+        """Keep a reference to an object as long as the lease.
 
         Returns:
-            A list of it alone, which is empty once it is given back.
+            A list with the object, which is emptied when the lease is freed.
         """
         held = [thing]
         self._frees.append(held.clear)
@@ -90,14 +90,14 @@ class Lease:
 
 
 class Device(ABC):
-    """One GPU. Its context is the process's primary one, which TensorRT and torch share, current only while it is used.
+    """One GPU, in the process's primary context, which TensorRT and torch share and which is current only while used.
 
-    A device is used by one thread: the first one that uses it after it was opened, or after ``hand_over``.
+    A device belongs to one thread: the first that uses it after it was opened or after ``hand_over``.
 
     Attributes:
-        key: The binding's name.
-        library: Name under which the binding is imported.
-        can_capture: Whether the binding knows CUDA graphs.
+        key: Name of the binding.
+        library: Import name of the binding.
+        can_capture: Whether the binding supports CUDA graphs.
         stream: The stream's handle, for other libraries.
     """
 
@@ -107,7 +107,7 @@ class Device(ABC):
     stream: int
 
     def __init__(self, index: int = 0) -> None:
-        """Take hold of a GPU; see ``kd_edge.engines.cuda.open_device``."""
+        """Open a GPU; see ``kd_edge.engines.cuda.open_device``."""
         self._lock = threading.Lock()
         self._owner: threading.Thread | None = None
         self._leased: list[list[Free]] = []
@@ -116,19 +116,19 @@ class Device(ABC):
 
     @classmethod
     def is_installed(cls) -> bool:
-        """Whether the binding is there; it is not imported."""
+        """Whether the binding is installed, without importing it."""
         try:
             return importlib.util.find_spec(cls.library) is not None
-        except ModuleNotFoundError:  # nor is the package that it is a part of
+        except ModuleNotFoundError:  # its parent package is missing, too
             return False
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Make the device's context this thread's while the block lasts.
+        """Make the device's context current in this thread for the duration of the block.
 
         Raises:
-            EngineError: It is another thread's, or closed.
-            DeviceError: The driver refuses.
+            EngineError: The device belongs to another thread, or is closed.
+            DeviceError: The driver returned an error.
         """
         thread = threading.current_thread()
         owner = self._owner if self._owner is not None and self._owner.is_alive() else None
@@ -136,12 +136,12 @@ class Device(ABC):
             whose = "another one" if owner in (None, thread) else f"thread '{owner.name}'"
             raise EngineError(
                 f"thread '{thread.name}' uses the engine of {whose}",
-                "one thread for a GPU's engine",
+                "one thread for an engine on a GPU",
                 "push from one thread, or hand_over() the recogniser to the next one",
             )
         try:
             if self._closed:
-                raise EngineError("the GPU was given back", "an open engine", "open the model again")
+                raise EngineError("the GPU is closed", "an open engine", "open the model again")
             self._owner = thread
             with self._pushed():
                 yield
@@ -151,11 +151,11 @@ class Device(ABC):
             self._lock.release()
 
     def hand_over(self) -> None:
-        """Let the next thread that uses the device be its owner."""
+        """Allow another thread to become the owner of the device."""
         self._owner = None
 
     def lease(self) -> Lease:
-        """What takes memory of the device, while it is current; leases that nobody holds any more are given back."""
+        """Return a new lease and free those that are no longer referenced; call it while the device is current."""
         while self._returned:
             frees = self._returned.popleft()
             self._leased[:] = [other for other in self._leased if other is not frees]
@@ -163,10 +163,9 @@ class Device(ABC):
         return Lease(self)
 
     def close(self) -> None:
-        """Give everything back; what the driver refuses then is lost with the device. Closing twice does nothing.
+        """Free all resources, ignoring errors of the driver. Closing twice does nothing.
 
-        A run that is under way in another thread is waited for; where it hangs, its thread gives everything back when
-        it ends.
+        Waits for a run in another thread; if that hangs, its thread frees the resources when it ends.
         """
         self._is_closing = True
         if self._lock.acquire(timeout=CLOSE_SECONDS):
@@ -192,41 +191,41 @@ class Device(ABC):
         weakref.finalize(lease, self._returned.append, frees).atexit = False
 
     def _give_back(self, frees: list[Free]) -> None:
-        """What a lost device refuses to take back is lost with it: its first error was told."""
+        """Free resources, ignoring errors: a lost device has already reported its first error."""
         with contextlib.suppress(KdEdgeError):
-            self.synchronize()  # what a run that failed left in the stream still reads and writes there
+            self.synchronize()  # a failed run may still be accessing the memory
         while frees:
             with contextlib.suppress(KdEdgeError):
                 frees.pop()()
 
     @abstractmethod
     def upload(self, address: int, array: Bytes) -> None:
-        """Copy from pinned memory to the GPU, in the stream's order."""
+        """Copy from pinned memory to the GPU, in stream order."""
 
     @abstractmethod
     def download(self, array: Bytes, address: int) -> None:
-        """Copy from the GPU to pinned memory, in the stream's order."""
+        """Copy from the GPU to pinned memory, in stream order."""
 
     @abstractmethod
     def synchronize(self) -> None:
-        """Wait until the stream has done everything."""
+        """Wait until the stream is idle."""
 
     @abstractmethod
     def _pushed(self) -> contextlib.AbstractContextManager[None]:
-        """The context, current."""
+        """Return a context manager that makes the CUDA context current."""
 
     @abstractmethod
     def _allocated(self, size: int) -> tuple[int, Free]:
-        """Memory of the GPU, and what gives it back."""
+        """Allocate GPU memory; return its address and a function that frees it."""
 
     @abstractmethod
     def _registered(self, pages: Bytes) -> Free:
-        """Let the GPU use whole pages of host memory; returns what ends that."""
+        """Register whole pages of host memory; return a function that unregisters them."""
 
     def _captured(self, enqueue: Callable[[], None]) -> tuple[Callable[[], None], Free]:
-        """A graph of what a function puts into the stream: what launches it, and what gives it back."""
-        raise DeviceError(f"{self.key} knows no CUDA graphs", "a binding that does", "use cuda-python")
+        """Capture a graph; return functions that launch and free it."""
+        raise DeviceError(f"{self.key} does not support CUDA graphs", "a binding that does", "use cuda-python")
 
     @abstractmethod
     def _release(self) -> None:
-        """Let go of the context."""
+        """Release the context."""

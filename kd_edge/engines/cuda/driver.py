@@ -1,4 +1,4 @@
-"""What the CUDA driver says of a GPU, asked without any package and without making a context."""
+"""Query GPUs from the CUDA driver, without any package and without creating a context."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Gpu(NamedTuple):
     """One GPU.
 
     Attributes:
-        name: As the driver calls it.
+        name: Name reported by the driver.
         capability: Compute capability, for example (8, 7) for a Jetson Orin.
-        driver: The newest CUDA that the driver serves, for example (13, 2).
+        driver: Newest CUDA version supported by the driver, for example (13, 2).
         l4t: Release of Jetson Linux, for example "36.4.3"; empty on other machines.
     """
 
@@ -32,19 +32,19 @@ class Gpu(NamedTuple):
     l4t: str
 
     def __str__(self) -> str:
-        """Name, capability and driver, as a report shows them."""
+        """Return name, capability and driver for reports."""
         sm, cuda = "".join(map(str, self.capability)), ".".join(map(str, self.driver))
         return f"{self.name} (SM{sm}, CUDA {cuda}{f', L4T {self.l4t}' if self.l4t else ''})"
 
 
 def find_gpu(index: int = 0) -> Gpu:
-    """Ask the driver about a GPU.
+    """Query a GPU from the driver.
 
     Args:
-        index: Which one.
+        index: Number of the GPU.
 
     Raises:
-        EngineError: There is no driver, it does not answer, or there is no such GPU.
+        EngineError: There is no driver, it returned an error, or there is no such GPU.
     """
     try:
         cuda = ctypes.CDLL(LIBRARY)
@@ -65,10 +65,10 @@ def find_gpu(index: int = 0) -> Gpu:
 
 
 def l4t(release: Path = _TEGRA) -> str:
-    """Release of Jetson Linux; an empty string on other machines.
+    """Return the release of Jetson Linux; empty on other machines.
 
     Args:
-        release: The file that tells: ``# R36 (release), REVISION: 4.3, ...``.
+        release: The file to read: ``# R36 (release), REVISION: 4.3, ...``.
     """
     try:
         line = release.read_text(errors="replace")[:_NAME_BYTES]
@@ -79,17 +79,17 @@ def l4t(release: Path = _TEGRA) -> str:
 
 
 def register(address: int, size: int) -> Callable[[], None]:
-    """Let the current context's GPU use whole pages of host memory by itself.
+    """Register whole pages of host memory for direct access by the current context's GPU.
 
     Args:
-        address: Of the first page.
-        size: In bytes, a multiple of the page's.
+        address: Address of the first page.
+        size: Size in bytes, a multiple of the page size.
 
     Returns:
-        What ends that; to be called with the same context.
+        A function that unregisters them, to be called with the same context.
 
     Raises:
-        DeviceError: The driver refuses.
+        DeviceError: The driver returned an error.
     """
     cuda = ctypes.CDLL(LIBRARY)
 
@@ -102,15 +102,15 @@ def register(address: int, size: int) -> Callable[[], None]:
 
 
 def pop_current() -> None:
-    """Take this thread's current context off its stack; where there is none, nothing happens."""
+    """Pop this thread's current context from its stack; does nothing if there is none."""
     ctypes.CDLL(LIBRARY).cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
 
 
 def refused(call: str, error: str) -> DeviceError:
-    """What a call that the driver refuses is told as."""
+    """The error for a call on which the driver returned an error."""
     return DeviceError(
         f"the GPU answers {error} to {call}",
-        "a GPU with free memory that is there, and a driver as new as the libraries",
+        "an attached GPU with free memory, and a driver as new as the libraries",
         "nvidia-smi, kd-edge doctor, or --engine onnxruntime",
     )
 
@@ -125,7 +125,7 @@ def _ask(cuda: ctypes.CDLL, call: str, *arguments: object) -> None:
 
 
 def error_name(cuda: ctypes.CDLL, code: int) -> str:
-    """The driver's name of an error code."""
+    """Return the driver's name of an error code."""
     text = ctypes.c_char_p()
     if cuda.cuGetErrorName(code, ctypes.byref(text)) == 0 and text.value:
         return text.value.decode(errors="replace")
@@ -133,10 +133,10 @@ def error_name(cuda: ctypes.CDLL, code: int) -> str:
 
 
 def error_named(text: str) -> str:
-    """The driver's name of the error that it describes so; an empty string where there is none."""
-    cuda, said = ctypes.CDLL(LIBRARY), ctypes.c_char_p()
+    """Return the driver's name of the error with this description; empty if there is none."""
+    cuda, description = ctypes.CDLL(LIBRARY), ctypes.c_char_p()
     for code in range(1, _ERROR_CODES):
-        if cuda.cuGetErrorString(code, ctypes.byref(said)) == 0 and (said.value or b"").decode() == text:
+        if cuda.cuGetErrorString(code, ctypes.byref(description)) == 0 and (description.value or b"").decode() == text:
             return error_name(cuda, code)
     return ""
 

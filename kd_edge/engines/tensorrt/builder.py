@@ -1,7 +1,7 @@
-"""From an artifact's graph to a plan. What versions differ in is told by what the library has, never by its number.
+"""Build a plan from an artifact's graph. Differences between versions are detected by feature, not by version number.
 
-TensorRT 11 knows strongly typed networks only, TensorRT 10 on request: so precision stands in the graph, and there are
-no precision flags and no calibrators here.
+Networks are strongly typed (the only kind in TensorRT 11, optional in TensorRT 10): the graph determines precision, so
+there are no precision flags and no calibrators here.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ MEBIBYTE = 2**20
 
 
 class BuildSettings(BaseModel):
-    """What a plan is built for; every field is part of its key.
+    """Settings of a plan; every field is part of its key.
 
     Attributes:
         max_batch: Largest number of sources in one step.
-        workspace_mb: How much memory a layer may use while it runs, in MiB; None leaves it to the library: all.
-        optimisation_level: 0 to 5: how long the build searches for faster layers.
-        version_compatible: Let later versions run the plan, too; it excludes the lean runtime that would have to be
-            run from the plan itself.
-        hardware_compatible: Let other GPUs from Ampere on run the plan, too; not on Jetsons.
+        workspace_mb: Memory that a layer may use while it runs, in MiB; None leaves it to the library (all).
+        optimisation_level: How long the build searches for faster layers, 0 to 5.
+        version_compatible: Make a plan for later versions, too. It excludes the lean runtime, which would be code
+            loaded from the plan.
+        hardware_compatible: Make a plan for other GPUs from Ampere on, too; not on Jetsons.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -42,12 +42,12 @@ class BuildSettings(BaseModel):
 
 
 class PlanFigures(BaseModel):
-    """What is known of a plan.
+    """Figures of a plan.
 
     Attributes:
-        seconds: How long the build took.
-        plan_bytes: How large it is.
-        shares: Which numbers its layers compute with.
+        seconds: Duration of the build.
+        plan_bytes: Size of the plan.
+        shares: Precision of its layers.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -58,12 +58,12 @@ class PlanFigures(BaseModel):
 
 
 class Built(NamedTuple):
-    """A plan fresh from the builder.
+    """A newly built plan.
 
     Attributes:
-        content: The plan.
-        figures: What is known of it.
-        timing_cache: What the next build of this library on this GPU is faster with; may be empty.
+        content: The serialised plan.
+        figures: Its figures.
+        timing_cache: Speeds up the next build with this library on this GPU; may be empty.
     """
 
     content: bytes
@@ -82,16 +82,16 @@ def build(
     """Build a plan.
 
     Args:
-        artifact: Verified by ``artifact.load``.
-        library: What builds it.
-        settings: What for.
-        capability: Compute capability of the GPU it is for, where that is not the one of this machine; TensorRT-RTX
-            alone can build without a GPU.
-        timing_cache: Of an earlier build.
+        artifact: An artifact verified by ``artifact.load``.
+        library: The library that builds it.
+        settings: Settings of the plan.
+        capability: Compute capability of the target GPU if it is not the one of this machine; only TensorRT-RTX can
+            build without a GPU.
+        timing_cache: Timing cache of an earlier build.
 
     Raises:
         ConfigError: The library cannot build for that GPU or with these settings.
-        ArtifactError: The library refuses the graph; its own words are in the error.
+        ArtifactError: The library refuses the graph; the error contains its message.
     """
     trt, messages, started = library.trt, Messages(library), time.perf_counter()
     builder = _made(trt.Builder(messages.logger), "no builder", library, messages)
@@ -109,7 +109,7 @@ def build(
 
 
 def _strongly_typed(trt: Any) -> int:
-    """The flags of a network whose types are those of the graph; the flag goes once there are no other networks."""
+    """Flags of a strongly typed network; versions without other networks do not have the flag."""
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     return 0 if flag is None else 1 << int(flag)
 
@@ -131,7 +131,7 @@ def _configure(config: Any, library: Library, settings: BuildSettings, capabilit
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if settings.workspace_mb is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace_mb * MEBIBYTE)
-    if settings.version_compatible:  # without code in the plan, which a robot would not run
+    if settings.version_compatible:  # without executable code in the plan
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
         config.set_flag(trt.BuilderFlag.EXCLUDE_LEAN_RUNTIME)
     if settings.hardware_compatible:
@@ -141,10 +141,10 @@ def _configure(config: Any, library: Library, settings: BuildSettings, capabilit
 
 
 def _set_target(config: Any, library: Library, capability: tuple[int, int]) -> None:
-    """Build for another GPU than this machine's; only a library that compiles where it runs can."""
+    """Build for a GPU other than this machine's; only a library that compiles kernels at run time can."""
     targets = getattr(library.trt, "ComputeCapability", None)
     if targets is None:
-        raise ConfigError(f"{library.name} for another GPU than this machine's", "the GPU itself", "build on the robot")
+        raise ConfigError(f"{library.name} for a GPU other than this machine's", "the GPU itself", "build on the robot")
     target = getattr(targets, f"SM{''.join(map(str, capability))}", None)
     if target is None:
         known = ", ".join(name for name in dir(targets) if name.startswith("SM"))
@@ -158,7 +158,7 @@ def _set_target(config: Any, library: Library, capability: tuple[int, int]) -> N
 
 
 def _add_profile(builder: Any, config: Any, shapes: Tensors, max_batch: int) -> None:
-    """One source is what a plan is tuned for; so many may share a step."""
+    """Tune the plan for one source and allow up to ``max_batch``."""
     profile = builder.create_optimization_profile()
     for name, shape in shapes.inputs.items():
         profile.set_shape(name, (1, *shape), (1, *shape), (max_batch, *shape))
@@ -166,17 +166,17 @@ def _add_profile(builder: Any, config: Any, shapes: Tensors, max_batch: int) -> 
 
 
 def _timing_cache(config: Any, library: Library, content: bytes) -> Any:
-    """The cache in use; None of TensorRT-RTX, which times nothing while it builds."""
+    """The timing cache in use; None for TensorRT-RTX, which measures nothing during a build."""
     if library.kind == "tensorrt-rtx":
         return None
-    cache = config.create_timing_cache(content) or config.create_timing_cache(b"")  # a damaged one is begun anew
+    cache = config.create_timing_cache(content) or config.create_timing_cache(b"")  # replace a damaged one
     if cache is not None:
         config.set_timing_cache(cache, False)
     return cache
 
 
 def _inspected(content: bytes, library: Library) -> Shares | None:
-    """What the built engine says of itself; None where it cannot be loaded here."""
+    """Precision of the layers of the built engine; None if it cannot be loaded here."""
     trt, messages = library.trt, Messages(library)
     engine = trt.Runtime(messages.logger).deserialize_cuda_engine(content)
     if engine is None:
@@ -186,11 +186,11 @@ def _inspected(content: bytes, library: Library) -> Shares | None:
 
 
 def _made(thing: Any, found: str, library: Library, messages: Messages) -> Any:
-    """What a function of the library returned; its failures are None."""
+    """Return the result of a library function; raise if it is None, which means failure."""
     if thing is None:
         raise _refused(f"{found} by {library.name}: {messages.why()}")
     return thing
 
 
 def _refused(found: str) -> ArtifactError:
-    return ArtifactError(found, "a graph that it can run", "kd-edge doctor, or --engine onnxruntime")
+    return ArtifactError(found, "a graph that it can run", "run kd-edge doctor, or use --engine onnxruntime")

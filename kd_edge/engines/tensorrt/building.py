@@ -1,4 +1,4 @@
-"""Build a plan ahead of the first start, where the robot is."""
+"""Build a plan on the robot before the first start."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from kd_edge.files import CACHE_VARIABLE
 
 
 def build_settings(changes: Sequence[str]) -> BuildSettings | None:
-    """Settings with some of them changed; None where none is: then those of an earlier build hold.
+    """Return settings with changes; None without changes, which keeps those of an earlier build.
 
     Args:
         changes: ``key=value``.
 
     Raises:
-        ConfigError: There is no such setting, or it has no such value.
+        ConfigError: There is no such setting, or the value is invalid.
     """
     if not changes:
         return None
@@ -30,28 +30,28 @@ def build_settings(changes: Sequence[str]) -> BuildSettings | None:
 
 
 def gpu_for(kind: Kind, path: Path) -> Gpu:
-    """The GPU that a plan is built for.
+    """Return the GPU for which a plan is built.
 
     Raises:
-        EngineError: There is none here; the command for the robot is in the error.
+        EngineError: There is no GPU here; the error contains the command to run on the robot.
     """
     try:
         return find_gpu()
     except EngineError as error:
         raise EngineError(
             f"no plan can be built here: {error.found}",
-            "the robot itself, or a machine just like it: a plan is for one kind of GPU",
+            "the robot itself, or a machine with the same GPU, because a plan is for one kind of GPU",
             f"on the robot: kd-edge export {path.name} --{kind}",
         ) from error
 
 
 def build_plan(artifact: Artifact, kind: Kind, settings: BuildSettings | None, say: Callable[[str], None]) -> Plan:
-    """Build the plan of an artifact for this machine and keep it; one that is kept already is left as it is.
+    """Build the plan of an artifact for this machine and store it, unless it is stored already.
 
     Raises:
         EngineError: There is no GPU here.
         ArtifactError: The artifact is not for GPUs, or the library refuses it.
-        ConfigError: The plan cannot be kept.
+        ConfigError: The plan cannot be stored.
         MissingExtraError: The library is not installed.
     """
     gpu = gpu_for(kind, artifact.path)
@@ -61,5 +61,5 @@ def build_plan(artifact: Artifact, kind: Kind, settings: BuildSettings | None, s
         )
     plan = obtain(artifact, load_library(kind), gpu, settings, say)
     if plan.path is None:
-        raise ConfigError(plan.not_kept, "a cache folder that can be written", f"set {CACHE_VARIABLE} to one")
+        raise ConfigError(plan.not_kept, "a writable cache folder", f"set {CACHE_VARIABLE} to one")
     return plan

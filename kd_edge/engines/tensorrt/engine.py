@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX: a plan on this machine's GPU, one copy to it and one from it for each step."""
+"""TensorRT and TensorRT-RTX: runs a plan on this machine's GPU, with one copy to it and one from it per step."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from kd_edge.types import Float32
 log = logging.getLogger("kd_edge.engines.tensorrt")
 
 ALIGNMENT = 256
-"""What CUDA itself aligns memory to; kernels may count on it."""
+"""Alignment of CUDA's own allocations, on which kernels may rely."""
 GRAPH_TOLERANCE = 1e-3
-"""Largest difference of a graph's outputs from the plain path's, by the largest one. The kernels are the same."""
+"""Largest difference between outputs with and without a CUDA graph, relative to the largest; kernels are equal."""
 
 
 class _Arena(NamedTuple):
-    """All inputs, or all outputs, of a batch in one piece of pinned memory and one of the GPU's: one copy moves them.
+    """All inputs or all outputs of a batch in one block of pinned memory and one of GPU memory, moved by one copy.
 
     Attributes:
-        lease: What both belong to.
-        memory: The pinned piece.
-        address: Of the GPU's.
-        offsets: Where each array begins, by name.
+        lease: The lease of both blocks.
+        memory: The pinned memory.
+        address: Address of the GPU memory.
+        offsets: Start of each array in the block, by name.
     """
 
     lease: Lease
@@ -43,9 +43,9 @@ class _Arena(NamedTuple):
 
 
 class TensorRtEngine(Engine):
-    """A plan, built on this machine at the first start and kept. Closing gives all of the GPU's memory back.
+    """Runs a plan, which is built on this machine at the first start and cached. Closing frees all GPU memory.
 
-    It is used by one thread: the first that runs it after it was opened, or after ``hand_over``.
+    It belongs to one thread: the first that runs it after it was opened or after ``hand_over``.
     """
 
     key = "tensorrt"
@@ -55,22 +55,22 @@ class TensorRtEngine(Engine):
 
     @property
     def max_batch(self) -> int:
-        """For how many sources its plan has room in one step."""
+        """Largest number of sources in one step of its plan."""
         return self._max_batch
 
     _device: Device | None = None
     _engine: Sequence[Any] = ()
-    """The engine, where it is open; it must not outlive the context, so nothing else holds on to it."""
+    """The engine while it is open. It must not outlive the context, so this is the only reference."""
 
     @classmethod
     def unsuited(cls, artifact: Artifact) -> str | None:
-        """Why this engine cannot run an artifact, None when it can; its library is not imported."""
+        """Why this engine cannot run an artifact, or None if it can; the library is not imported."""
         return unsuited(artifact)
 
     @classmethod
     def is_ready(cls, artifact: Artifact) -> bool:
         """Whether the plan for this machine is built."""
-        from kd_edge.engines.tensorrt import plans  # robots without a GPU do not wait for it
+        from kd_edge.engines.tensorrt import plans  # not imported on robots without a GPU
 
         return plans.is_ready(artifact, cls._kind(), find_gpu())
 
@@ -87,7 +87,7 @@ class TensorRtEngine(Engine):
         self._arenas: list[_Arena] = []
         self._messages = Messages(library)
         self._device = open_device(self.cuda_binding)
-        weakref.finalize(self, self._device.close)  # for programs that end, or forget it, without closing it
+        weakref.finalize(self, self._device.close)  # for programs that end without closing it
         with self._device.current():
             self._lease = self._device.lease()
             runtime = library.trt.Runtime(self._messages.logger)
@@ -95,7 +95,7 @@ class TensorRtEngine(Engine):
             plan = plans.obtain(artifact, library, gpu, None, log.warning)
             engine = runtime.deserialize_cuda_engine(plan.content)
             if engine is None and not plan.was_built:
-                log.warning("%s refuses the plan that was kept: %s", self.name, self._messages.why())
+                log.warning("%s refuses the stored plan: %s", self.name, self._messages.why())
                 plans.discard(plan)
                 plan = plans.obtain(artifact, library, gpu, plan.settings, log.warning)
                 engine = runtime.deserialize_cuda_engine(plan.content)
@@ -112,7 +112,7 @@ class TensorRtEngine(Engine):
         return self._found(library)
 
     def _found(self, library: Library) -> Tensors:
-        """What the plan reads and writes."""
+        """Inputs and outputs of the plan."""
         trt, (engine,) = library.trt, self._engine
         shapes: dict[Any, Shapes] = {trt.TensorIOMode.INPUT: {}, trt.TensorIOMode.OUTPUT: {}}
         for index in range(engine.num_io_tensors):
@@ -123,7 +123,7 @@ class TensorRtEngine(Engine):
         return Tensors(shapes[trt.TensorIOMode.INPUT], shapes[trt.TensorIOMode.OUTPUT])
 
     def _arrays(self, shapes: Shapes, batch: int) -> dict[str, Float32]:
-        """Zeros in one piece of memory that the GPU reads and writes by itself."""
+        """Allocate zeroed arrays in one block of pinned memory."""
         if batch > self._max_batch:
             raise DeviceError(
                 f"a batch of {batch}", f"at most {self._max_batch} sources on {self.key}", "push fewer at once"
@@ -149,7 +149,7 @@ class TensorRtEngine(Engine):
         device = self._opened()
         with device.current():
             lease = device.lease()
-            # A graph that was captured does not hold on to its context.
+            # A captured graph does not keep its context alive.
             held = lease.keep(self._context(inputs, outputs, read, written))
             lease.keep((read, written))
 
@@ -165,7 +165,7 @@ class TensorRtEngine(Engine):
             if device.can_capture:
                 launch = self._graph(lease, enqueue, inputs, outputs)
             else:
-                launch, self.notes = enqueue, (f"{device.key} knows no CUDA graphs",)
+                launch, self.notes = enqueue, (f"{device.key} does not support CUDA graphs",)
 
         def run() -> None:
             with self._opened().current():
@@ -175,40 +175,44 @@ class TensorRtEngine(Engine):
         return run
 
     def _context(self, inputs: dict[str, Float32], outputs: dict[str, Float32], read: _Arena, written: _Arena) -> Any:
-        """An execution context for a batch; a graph that was captured belongs to one."""
+        """An execution context for a batch, to which a captured graph belongs."""
         (engine,) = self._engine
         context = engine.create_execution_context()
         if context is None:
             raise DeviceError(
-                f"{self.name} makes no execution context: {self._messages.why()}", "a GPU with free memory", "free some"
+                f"{self.name} cannot create an execution context: {self._messages.why()}",
+                "a GPU with free memory",
+                "free some",
             )
         for name, array in inputs.items():
             if not context.set_input_shape(name, array.shape):
                 raise DeviceError(
-                    f"{self.name} takes no '{name}' of {array.shape}", "the plan's shapes", "export again"
+                    f"{self.name} does not accept '{name}' of {array.shape}", "the plan's shapes", "export again"
                 )
         for names, arena in ((inputs, read), (outputs, written)):
             for name in names:
                 if not context.set_tensor_address(name, arena.address + arena.offsets[name]):
-                    raise DeviceError(f"{self.name} takes no address of '{name}'", "the plan's tensors", "export again")
+                    raise DeviceError(
+                        f"{self.name} does not accept an address for '{name}'", "the plan's tensors", "export again"
+                    )
         return context
 
     def _graph(
         self, lease: Lease, enqueue: Callable[[], None], inputs: dict[str, Float32], outputs: dict[str, Float32]
     ) -> Callable[[], None]:
-        """A step as one graph where it computes what the plain path does on noise; else, said so, the plain path."""
+        """Capture a step as a CUDA graph if that gives equal results on noise; otherwise log why and run without."""
         rng = np.random.default_rng(0)
         noise = {name: rng.standard_normal(array.shape, dtype=np.float32) for name, array in inputs.items()}
 
-        def computed(run: Callable[[], None], loudness: int) -> dict[str, Float32]:
+        def computed(run: Callable[[], None], amplitude: int) -> dict[str, Float32]:
             for name, array in inputs.items():
-                array[:] = loudness * noise[name]
+                array[:] = amplitude * noise[name]
             run()
             lease.device.synchronize()
             return {name: array.copy() for name, array in outputs.items()}
 
-        expected = computed(enqueue, 1)  # the first run of a context makes what no capture may make
-        computed(enqueue, 0)  # a graph that does nothing would leave what was there
+        expected = computed(enqueue, 1)  # a context's first run allocates, which a capture must not
+        computed(enqueue, 0)  # clears the outputs, so that a graph that does nothing is noticed
         try:
             launch = lease.captured(enqueue)
             found = computed(launch, 1)
@@ -225,7 +229,7 @@ class TensorRtEngine(Engine):
         return enqueue
 
     def hand_over(self) -> None:
-        """Let the next thread that runs it be the one that uses it."""
+        """Allow another thread to use the engine."""
         self._opened().hand_over()
 
     def _opened(self) -> Device:
@@ -238,7 +242,7 @@ class TensorRtEngine(Engine):
 
 
 class TensorRtRtxEngine(TensorRtEngine):
-    """TensorRT for RTX: compiles its kernels where it runs, for desktops with an RTX card; not for Jetsons."""
+    """TensorRT for RTX, which compiles its kernels at run time; for desktops with an RTX card, not for Jetsons."""
 
     key = "tensorrt-rtx"
     library = MODULES["tensorrt-rtx"]

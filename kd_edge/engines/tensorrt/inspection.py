@@ -1,4 +1,4 @@
-"""How much of a plan really runs in half precision or 8 bits: asked, where it can be, of the built engine itself."""
+"""Precision of a plan's layers, read from the built engine where possible."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Number = Literal["float32", "half", "int8", "other"]
 _PATTERNS: dict[Number, str] = {"int8": r"int8", "half": r"half|fp16|bf16|bfloat16", "float32": r"float|fp32|tf32"}
-"""In what an inspector calls a format, the narrowest number first: "Channel major FP16 format", "Half", "Int8"."""
+"""Patterns in the inspector's names of formats, narrowest first: "Channel major FP16 format", "Half", "Int8"."""
 _MULTIPLYING = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
 _ORDER: tuple[Number, ...] = ("int8", "half", "float32", "other")
 
 
 class Shares(BaseModel):
-    """Layers by the numbers they compute with.
+    """Number of layers by precision.
 
     Attributes:
-        told_by: ``engine``: by the built engine's layers. ``network``: by the types of the graph it was built from,
-            where no engine can be asked: no GPU is there, or the library tells nothing; what it fuses is not in it.
-        layers: How many there are.
-        float32: How many of the layers that multiply compute in 32-bit floats; all layers, told by an engine.
-        half: How many of them in 16-bit ones.
-        int8: How many of them in 8-bit integers.
-        other: How many in others.
+        told_by: Source of the numbers. ``engine``: the layers of the built engine. ``network``: the types of the
+            source graph, used if the engine cannot be inspected (no GPU, or the library gives no information); layer
+            fusion is not included.
+        layers: Total number of layers.
+        float32: Layers that compute in 32-bit floats; ``network`` counts only layers that multiply.
+        half: Layers that compute in 16-bit floats.
+        int8: Layers that compute in 8-bit integers.
+        other: Layers that compute in other types.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -39,20 +40,20 @@ class Shares(BaseModel):
     other: int = Field(ge=0)
 
     def share(self, number: Number) -> float:
-        """The share of those counted that compute with these numbers; 0 of none."""
+        """Return the fraction of counted layers with this precision; 0 if none was counted."""
         counted = self.float32 + self.half + self.int8 + self.other
         return float(getattr(self, number)) / counted if counted else 0.0
 
     def __str__(self) -> str:
-        """The shares in words."""
+        """Return the fractions as text."""
         shares = ", ".join(f"{self.share(n):.0%} {n}" for n in ("int8", "half", "float32") if getattr(self, n))
-        return f"{shares or 'nothing counted'} of {self.layers} layers (told by the {self.told_by})"
+        return f"{shares or 'nothing counted'} of {self.layers} layers (from the {self.told_by})"
 
 
 def by_engine(description: str) -> Shares | None:
-    """Shares by the inspector's JSON of a built engine; None where it tells no layer's numbers.
+    """Count layers from the inspector's JSON of a built engine; None if it contains no precision.
 
-    A layer computes with the narrowest numbers among what it reads and writes.
+    A layer counts as the narrowest type among its inputs and outputs.
     """
     try:
         layers = json.loads(description).get("Layers", [])
@@ -63,7 +64,7 @@ def by_engine(description: str) -> Shares | None:
 
 
 def by_network(network: Any, trt: Any) -> Shares:
-    """Shares by the types of a strongly typed network: of the layers that multiply, those that read 8 bits or half."""
+    """Count the multiplying layers of a strongly typed network by the type of their input."""
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     made_by = {_output(layer): layer.type for layer in layers}
     multiplying = [layer for layer in layers if layer.type.name in _MULTIPLYING]

@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX: the only file that imports them, and what their messages become."""
+"""Import of TensorRT and TensorRT-RTX (nowhere else), and handling of their messages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Library(NamedTuple):
     """One of the two libraries, imported.
 
     Attributes:
-        kind: Which one.
+        kind: ``tensorrt`` or ``tensorrt-rtx``.
         trt: The module.
         version: Its version.
     """
@@ -32,7 +32,7 @@ class Library(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Library and version, for reports."""
+        """Name and version for reports."""
         return f"{self.kind} {self.version}"
 
 
@@ -41,26 +41,26 @@ def load_library(kind: Kind) -> Library:
 
     Raises:
         MissingExtraError: It is not installed.
-        BrokenPackageError: It is installed and does not import, for want of one of its libraries for example.
+        BrokenPackageError: It is installed but cannot be imported, for example because a library is missing.
     """
     module = import_extra(MODULES[kind], kind)
     return Library(kind, module, str(module.__version__))
 
 
 def unsuited(artifact: Artifact) -> str | None:
-    """Why TensorRT cannot run an artifact; None when it can."""
+    """Return why TensorRT cannot run an artifact, or None if it can."""
     if artifact.manifest.precision == "int8":
-        return "its 8 bits are made for CPUs (kd-edge export --profile int8-tensorrt makes those for a GPU)"
+        return "its int8 is for CPUs (kd-edge export --profile int8-tensorrt makes int8 for a GPU)"
     return None
 
 
 class Messages:
-    """A logger for the library, whose functions return None where they fail: the reason is in what it logs.
+    """A logger for the library, whose functions return None on failure and log the reason.
 
-    Warnings go to Python's log; errors are kept, the last ones.
+    Warnings are passed to Python's log; the last errors are stored.
 
     Attributes:
-        logger: What the library's constructors take.
+        logger: The logger object for the library's constructors.
     """
 
     def __init__(self, library: Library) -> None:
@@ -80,7 +80,7 @@ class Messages:
         self._errors = errors
 
     def why(self) -> str:
-        """The first error since it was asked last, which says most; what follows it are consequences."""
-        lines = list(self._errors) or ["it does not say why"]
+        """Return the first error since the last call; later ones are usually consequences of it."""
+        lines = list(self._errors) or ["it gives no reason"]
         self._errors.clear()
         return printable(lines[0])

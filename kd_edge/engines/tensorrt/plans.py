@@ -1,8 +1,8 @@
-"""Plans are built once for a model on a machine and kept in the cache folder; nothing of them is ever shipped.
+"""Cache of plans: each is built once per model and machine, stored in the cache folder, and never shipped.
 
-Beside each plan a sidecar tells what it was built from and for, and its hash: bytes that are not those of the sidecar
-never reach the library. Plans hold code for the GPU, so the folder is its owner's alone. Two processes that want the
-same plan build it once; one that is killed leaves nothing.
+A sidecar next to each plan has its key and its hash; content with another hash never reaches the library. Plans contain
+GPU code, so only the owner may write to the folder. Two processes that need the same plan build it once; a killed build
+leaves nothing.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from kd_edge.reading import read_bytes
 
 FOLDER = "plans"
 WAIT_SECONDS = 3600.0
-"""How long another process that builds the same plan is waited for: as long as a build may take."""
+"""How long to wait for another process that builds the same plan; a build may take that long."""
 MOST_KEPT = 16
 PLAN_BYTES = 2**31
-"""No plan of ours is nearly as large; a sidecar that says so is damaged."""
+"""Upper bound on the size of a plan, far above real ones; a sidecar with a larger size is damaged."""
 _SIDECAR_BYTES = 100_000
 _TIMING_BYTES = 256_000_000
 _CLOSED = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class PlanKey(BaseModel):
-    """What a plan depends on: another value of any of these is another plan.
+    """Everything that a plan depends on; plans with different keys are different.
 
     Attributes:
         artifact: Hash of the artifact's bytes before its manifest.
-        settings: What it was built for.
-        library: What built it.
-        version: Of the library.
-        gpu: The GPU's name.
+        settings: Settings of the build.
+        library: Library of the build.
+        version: Version of the library.
+        gpu: Name of the GPU.
         capability: Its compute capability.
-        driver: The newest CUDA that the driver serves.
-        l4t: Release of Jetson Linux, if it is one.
+        driver: Newest CUDA version supported by the driver.
+        l4t: Release of Jetson Linux; empty on other machines.
     """
 
     model_config = _CLOSED
@@ -64,7 +64,7 @@ class PlanKey(BaseModel):
 
     @classmethod
     def of(cls, artifact: Artifact, library: Library, gpu: Gpu, settings: BuildSettings) -> PlanKey:
-        """The key of an artifact's plan on a GPU."""
+        """Return the key of an artifact's plan on a GPU."""
         return cls(
             artifact=artifact.manifest.sha256,
             settings=settings,
@@ -78,12 +78,12 @@ class PlanKey(BaseModel):
 
     @property
     def digest(self) -> str:
-        """A name for files."""
+        """Return a name for files."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:32]
 
 
 class _Sidecar(BaseModel):
-    """What stands beside a plan."""
+    """The sidecar of a plan."""
 
     model_config = _CLOSED
     format: Literal[1] = 1
@@ -96,12 +96,12 @@ class Plan(NamedTuple):
     """A plan for this machine.
 
     Attributes:
-        content: Its bytes.
-        settings: What it was built for.
-        figures: What is known of it.
-        path: Where it is kept; None where it cannot be.
-        not_kept: Why it is not kept; empty when it is.
-        was_built: Whether it was built just now.
+        content: The serialised plan.
+        settings: Settings of the build.
+        figures: Its figures.
+        path: Path of the stored plan; None if it could not be stored.
+        not_kept: Why it is not stored; empty if it is.
+        was_built: Whether it was built by this call.
     """
 
     content: bytes
@@ -119,18 +119,18 @@ def obtain(
     settings: BuildSettings | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Plan:
-    """The plan of an artifact for this machine's GPU: the one that is kept, or one that is built now.
+    """Return the stored plan of an artifact for this machine's GPU, or build and store it.
 
     Args:
-        artifact: Verified by ``artifact.load``.
-        library: What builds and runs it.
-        gpu: What it is for.
-        settings: What it is for; None takes those that a plan for this model and GPU was last built with, if any.
-        say: Takes a line about what goes on.
+        artifact: An artifact verified by ``artifact.load``.
+        library: The library that builds and runs it.
+        gpu: The target GPU.
+        settings: Settings of the build; None uses those of the last build for this model and GPU, if any.
+        say: Called with a line about the progress.
 
     Raises:
         ArtifactError: The library refuses the graph.
-        EngineError: Another process has not ended its build in ``WAIT_SECONDS``.
+        EngineError: Another process did not finish its build within ``WAIT_SECONDS``.
     """
     key = PlanKey.of(artifact, library, gpu, settings or _settings(artifact, library, gpu))
     say = say or (lambda line: None)
@@ -143,21 +143,21 @@ def obtain(
             is_ours = opened.enter_context(held(folder / f"{key.digest}.lock", waiting, seconds=WAIT_SECONDS))
         except (OSError, ConfigError) as error:
             why = error.found if isinstance(error, ConfigError) else f"{error.strerror or error}"
-            return _unkept(artifact, library, key, f"no cache folder that can be written ({why})", say)
+            return _unkept(artifact, library, key, f"no writable cache folder ({why})", say)
         if not is_ours:
             raise EngineError(
-                f"another process builds this plan, for more than {WAIT_SECONDS / 60:.0f} minutes",
+                f"another process has been building this plan for more than {WAIT_SECONDS / 60:.0f} minutes",
                 "a build that ends",
-                "end that process, or --engine onnxruntime",
+                "end that process, or use --engine onnxruntime",
             )
-        if (kept := _kept(folder, key, say)) is not None:  # it was that process's
+        if (kept := _kept(folder, key, say)) is not None:  # the other process has built it
             return kept
         say(f"{library.name} builds a plan for {gpu}")
         return _keep(folder, key, build(artifact, library, key.settings, timing_cache=_timing(folder, key)))
 
 
 def is_ready(artifact: Artifact, kind: Kind, gpu: Gpu, settings: BuildSettings | None = None) -> bool:
-    """Whether the plan is kept, whole and for this machine; the library is imported, nothing is built."""
+    """Whether a valid plan for this machine is stored; imports the library but builds nothing."""
     try:
         library = load_library(kind)
         key = PlanKey.of(artifact, library, gpu, settings or _settings(artifact, library, gpu))
@@ -167,13 +167,13 @@ def is_ready(artifact: Artifact, kind: Kind, gpu: Gpu, settings: BuildSettings |
 
 
 def discard(plan: Plan) -> None:
-    """Remove a plan that the library refuses, so that the next one is built anew."""
+    """Remove a plan that the library refuses, so that it is built again."""
     if plan.path is not None:
         _remove(plan.path)
 
 
 def _settings(artifact: Artifact, library: Library, gpu: Gpu) -> BuildSettings:
-    """Those of the plan that was used last."""
+    """The settings of the plan that was used last."""
     standard = PlanKey.of(artifact, library, gpu, BuildSettings())
     with contextlib.suppress(OSError, ConfigError):
         for path in sorted(_folder(make=False).glob("*.plan"), key=_used, reverse=True)[:MOST_KEPT]:
@@ -189,7 +189,7 @@ def _sidecar(path: Path) -> _Sidecar:
 
 
 def _folder(*, make: bool = True) -> Path:
-    """The folder of plans, its owner's alone; OSError where another user could put code there."""
+    """The folder of plans; raises OSError if another user could write to it."""
     folder = cache_root() / FOLDER
     if make:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -200,7 +200,7 @@ def _folder(*, make: bool = True) -> Path:
 
 
 def _kept(folder: Path, key: PlanKey, say: Callable[[str], None]) -> Plan | None:
-    """The plan with this key; None where there is none, or what is there is not what its sidecar says."""
+    """The stored plan with this key; None if there is none or it does not match its sidecar."""
     path = folder / f"{key.digest}.plan"
     try:
         sidecar = _sidecar(path)
@@ -208,7 +208,7 @@ def _kept(folder: Path, key: PlanKey, say: Callable[[str], None]) -> Plan | None
     except FileNotFoundError:
         return None
     except (OSError, ValueError):
-        say(f"the plan {path.name} is damaged: it is built again")
+        say(f"the plan {path.name} is damaged and is built again")
         return None
     if sidecar.key != key:
         say(f"the plan {path.name} is of another machine or model: it is built again")
@@ -217,12 +217,12 @@ def _kept(folder: Path, key: PlanKey, say: Callable[[str], None]) -> Plan | None
         say(f"the plan {path.name} is not as it was built: it is built again")
         return None
     with contextlib.suppress(OSError):
-        os.utime(path)  # the ones used last are kept
+        os.utime(path)  # the most recently used plans are kept
     return Plan(content, key.settings, sidecar.figures, path, "", was_built=False)
 
 
 def _keep(folder: Path, key: PlanKey, built: Built) -> Plan:
-    """Put a plan into the folder, its sidecar last: without one it is none. The oldest ones go."""
+    """Store a plan, its sidecar last because a plan without one is ignored, and remove the oldest plans."""
     path, content = folder / f"{key.digest}.plan", built.content
     sidecar = _Sidecar(key=key, sha256=hashlib.sha256(content).hexdigest(), figures=built.figures)
     path.with_suffix(".json").unlink(missing_ok=True)
@@ -244,8 +244,8 @@ def _keep(folder: Path, key: PlanKey, built: Built) -> Plan:
 
 
 def _unkept(artifact: Artifact, library: Library, key: PlanKey, why: str, say: Callable[[str], None]) -> Plan:
-    """A plan that is built for this process alone."""
-    say(f"{library.name} builds a plan that is not kept: {why}")
+    """Build a plan for this process only."""
+    say(f"{library.name} builds a plan that is not stored: {why}")
     built = build(artifact, library, key.settings)
     return Plan(built.content, key.settings, built.figures, None, why, was_built=True)
 
@@ -258,7 +258,7 @@ def _timing(folder: Path, key: PlanKey) -> bytes:
 
 
 def _timing_path(folder: Path, key: PlanKey) -> Path:
-    """What the library has measured on this GPU, whatever the model."""
+    """Path of the library's measurements on this GPU, shared by all models."""
     about = "\n".join((key.library, key.version, key.gpu, key.capability, key.driver, key.l4t))
     return folder / f"{hashlib.sha256(about.encode()).hexdigest()[:32]}.timing"
 

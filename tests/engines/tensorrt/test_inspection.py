@@ -58,6 +58,6 @@ def test_an_inspector_that_tells_nothing_is_not_believed(text: str) -> None:
 def test_shares_in_words() -> None:
     shares = Shares(told_by="engine", layers=8, float32=1, half=2, int8=1, other=0)
     assert [shares.share(number) for number in ("int8", "half", "float32", "other")] == [0.25, 0.5, 0.25, 0]
-    assert str(shares) == "25% int8, 50% half, 25% float32 of 8 layers (told by the engine)"
+    assert str(shares) == "25% int8, 50% half, 25% float32 of 8 layers (from the engine)"
     nothing = Shares(told_by="network", layers=0, float32=0, half=0, int8=0, other=0)
-    assert (nothing.share("half"), str(nothing)) == (0, "nothing counted of 0 layers (told by the network)")
+    assert (nothing.share("half"), str(nothing)) == (0, "nothing counted of 0 layers (from the network)")

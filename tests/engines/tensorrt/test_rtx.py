@@ -27,7 +27,7 @@ def test_the_bundled_student_builds_in_half_precision(capability: tuple[int, int
     shares = built.figures.shares
     assert (shares.told_by, shares.half, shares.float32, shares.int8) == ("network", 14 + 1, 0, 0)  # and the classifier
     assert shares.share("half") == 1.0
-    assert str(shares) == f"100% half of {shares.layers} layers (told by the network)"
+    assert str(shares) == f"100% half of {shares.layers} layers (from the network)"
     assert len(built.content) == built.figures.plan_bytes > 1_000_000
     assert built.timing_cache == b""
 
