@@ -164,7 +164,7 @@ def test_lengths_of_videos_may_be_texts_of_numbers(folder: Folder) -> None:
     folder.text("anet.json", json.dumps({"a": video}))
     assert told(imported(folder, "anet.json")) == [("x", "a.mp4", "", 50.0, 60.5)]
     folder.text("anet.json", json.dumps({"a": {**video, "duration": "long"}}))
-    with pytest.raises(DataError, match="video a: duration 'long' is no number of seconds"):
+    with pytest.raises(DataError, match="video a: duration 'long' is not a number of seconds"):
         imported(folder, "anet.json")
 
 
@@ -204,7 +204,7 @@ def test_only_line_ends_end_the_lines_of_a_list(folder: Folder) -> None:
 def test_backslashes_are_told(folder: Folder) -> None:
     videos(folder, "v/a.mp4")
     folder.text("list.txt", "v\\a.mp4 1\n")
-    with pytest.raises(DataError, match=r"line 1: no rgb file v\\a\.mp4, but one with / in the place of"):
+    with pytest.raises(DataError, match=r"line 1: no rgb file v\\a\.mp4, but one with / instead of"):
         imported(folder, "list.txt")
 
 
@@ -400,7 +400,7 @@ def test_episodes_of_lerobot_three_share_videos(folder: Folder, write_video: Cal
         ("list.txt", "x 3 0\nx many 0\nx 3 1\n", "line 2: 'many 0' behind"),
         ("list.txt", "x 5 0\nx 2 1\n", "line 1: frames 0 to 4 of x, which has 3 images"),
         ("list.txt", "x -1 2 0\nx 0 2 1\n", "line 1: frames -1 to 0 of x"),
-        ("list.txt", "1.mp4 wave\x1b[2J\n", "is no name of a class"),
+        ("list.txt", "1.mp4 wave\x1b[2J\n", "is not a valid class name"),
         ("a.json", "[]", "it is no JSON object"),
         ("a.json", "{", "Expecting property name"),
         ("a.json", '{"database": []}', "'database' is no table of videos"),
@@ -408,7 +408,7 @@ def test_episodes_of_lerobot_three_share_videos(folder: Folder, write_video: Cal
         ("a.json", '{"1": {"annotations": 3}}', "video 1: 'annotations' is no list"),
         ("a.json", '{"1": {"annotations": [{"label": "x"}]}}', "video 1: an annotation without label and segment"),
         ("a.json", '{"1": {"annotations": [{"label": "x", "segment": [3, 2]}]}}', "the piece ends at 2 s, before"),
-        ("a.json", '{"1": {"annotations": [{"label": "x", "segment": [0, NaN]}]}}', "is no number of seconds"),
+        ("a.json", '{"1": {"annotations": [{"label": "x", "segment": [0, NaN]}]}}', "is not a number of seconds"),
         ("a.json", "[" * 100_000, "a.json cannot be read"),
         ("metadata.csv", "file_name,mood\n1.mp4,good\n", "has the columns file_name, mood. Expected one of classes"),
         ("metadata.jsonl", '{"label": "x"}', "has the columns label. Expected one of files, for example file_name"),
@@ -463,7 +463,7 @@ def test_a_template_is_filled_and_never_run(folder: Folder, path: str, message: 
         ({"episode_index": [0.5]}, "episode_index is 0.5, no whole number"),
         ({"tasks": ["pick"]}, "'tasks' is no list of names"),
         ({"videos/observation.images.top/file_index": [-1]}, "file_index is -1, no whole number"),
-        ({"videos/observation.images.top/to_timestamp": ["soon"]}, "to_timestamp is no number of seconds"),
+        ({"videos/observation.images.top/to_timestamp": ["soon"]}, "to_timestamp is not a number of seconds"),
         ({"videos/observation.images.top/to_timestamp": None}, "it has no column 'videos/observation.images.top/to_"),
     ],
 )
