@@ -706,7 +706,7 @@ def test_faults_of_single_files_leave_the_others_usable(folder: Folder) -> None:
             faults[sample.id] = error.found.removeprefix(f"{folder.root}/{sample.id}_ir.npy ")
     assert faults.keys() == {"kick/3", "kick/4", "kick/5", "kick/6", "wave/0", "wave/1"}
     assert faults["kick/5"] == "is uint8, ir is uint16"
-    assert faults["kick/3"].startswith("is damaged: it holds int64 (2, 3), not uint8 or uint16")
+    assert faults["kick/3"].startswith("is damaged: it contains int64 (2, 3), not uint8 or uint16")
     assert "pixels, not 1 to" in faults["kick/4"]
     assert faults["kick/6"].startswith("no file")
 
@@ -725,7 +725,7 @@ def test_links_lead_out_of_the_folder_only_where_that_is_wanted(folder: Folder, 
         (folder.root / "wave/1_ir.npy").symlink_to(outside / "1_ir.npy")
     if way == "manifest":
         folder.manifest("label,ir", "kick,kick/1_ir.npy", "wave,wave/1_ir.npy")
-    with pytest.raises(DataError, match=r"link.*or set links = true in dataset\.toml"):
+    with pytest.raises(DataError, match=r"link.*links = true in dataset\.toml"):
         folder.open()
     folder.text("dataset.toml", "links = true")
     assert first_values(folder.open(), 1)[0] == 7

@@ -30,7 +30,12 @@ def test_letters_and_words_before_numbers(name: str, told: dict[str, str]) -> No
 @pytest.mark.parametrize("form", ["{}_{:02d}", "{}/{:02d}", "take {1}, {0}"])
 def test_words_that_come_back_in_other_classes_are_people(form: str) -> None:
     names = [form.format(who, k) for who in ("anna", "ben") for k in (1, 2)] * 2
-    assert [its.get("subject") for its in fields_from_names(KICK_WAVE, names, "mine")] == ["anna", "anna", "ben", "ben"] * 2
+    assert [its.get("subject") for its in fields_from_names(KICK_WAVE, names, "mine")] == [
+        "anna",
+        "anna",
+        "ben",
+        "ben",
+    ] * 2
 
 
 @pytest.mark.parametrize(

@@ -127,9 +127,9 @@ def test_a_column_of_drawings_is_left_alone(folder: Folder) -> None:
         ("s.json", "[", "is not a skeleton"),
         ("s.json", "{}", "is not a skeleton"),
         ("s.json", '{"joints": [[[1, 2, 3]], [[1, 2, 3]]], "stamp_ns": [5, 5]}', "not one increasing stamp per frame"),
-        ("s.json", "[[1, 2, 3]]", "it holds (1, 3) numbers"),
+        ("s.json", "[[1, 2, 3]]", "it contains (1, 3) numbers"),
         ("s.json", '[[["a", 2, 3]]]', "could not convert string to float"),
-        ("s.json", "[[[1, 2, 3, 4, 5]]]", "it holds float32 (1, 1, 5), not (T, J, 3) numbers"),
+        ("s.json", "[[[1, 2, 3, 4, 5]]]", "it contains float32 (1, 1, 5), not (T, J, 3) numbers"),
     ],
 )
 def test_faults_of_skeletons(folder: Folder, name: str, text: str, message: str) -> None:

@@ -136,9 +136,7 @@ class Skeletons(Media):
         if stamps is None:
             return joints, np.round(np.arange(len(joints)) * 1e9 / self._fps).astype(np.int64)
         if stamps.shape != joints.shape[:1] or np.any(np.diff(stamps) <= 0):
-            raise _damaged(
-                path, f"{len(joints)} frames and stamps {stamps.shape}, not one increasing stamp per frame"
-            )
+            raise _damaged(path, f"{len(joints)} frames and stamps {stamps.shape}, not one increasing stamp per frame")
         return joints, stamps
 
 

@@ -149,7 +149,8 @@ def _filled(path: Path, template: object, fields: Mapping[str, Any]) -> str:
         return f"{_whole(path, match[1], value):0{int(match[2])}d}"
 
     if not isinstance(template, str) or any(name not in fields for name, _ in _FIELD.findall(template)):
-        raise unreadable(path, f"video_path '{printable(str(template)[:80])}' has other fields than {', '.join(fields)}")
+        shown = printable(str(template)[:80])
+        raise unreadable(path, f"video_path '{shown}' has other fields than {', '.join(fields)}")
     return _FIELD.sub(field, template)
 
 
