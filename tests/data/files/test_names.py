@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kd_edge.data.readers.files.names import strays, fields_from_names
+from kd_edge.data.readers.files.names import fields_from_names, strays
 from kd_edge.errors import DataError
 from tests.data.files.conftest import Folder
 
