@@ -214,7 +214,7 @@ def pixels(*first: str) -> str:
     ("number", "line", "told"),
     [
         (2, "a,b", "line 2: 'a'. Expected the names of the columns: Time (sec), PTAT, P000, P001 and so on"),
-        (2, "Time (sec),PTAT," + ",".join(["P"] * 255), "line 2: 255 pixels. Expected a square array or one of 3 to 4"),
+        (2, "Time (sec),PTAT," + ",".join(["P"] * 255), "line 2: 255 pixels. Expected a square or 3:4 array"),
         (5, f"0.3,22.0,{pixels()},1", "line 5: 259 values. Expected 258: time, PTAT and 256 pixels"),
         (5, "0.3,22.0,20.0", "line 5: 3 values. Expected 258"),
         (5, f"0.3,22.0,{pixels('20.0', 'x')}", "line 5: pixel 1 is 'x'. Expected deg C from -273.15 to 382.20"),
@@ -252,7 +252,7 @@ def test_other_arrays(tmp_path: Path, pixels: int, shape: tuple[int, int]) -> No
 
 def test_an_empty_recording_and_none_at_all(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("\n".join(csv_lines(0)) + "\n")
-    with pytest.raises(DataError, match=r"line 3: no frame\. Expected a line for each frame"):
+    with pytest.raises(DataError, match=r"line 3: no frame\. Expected one line per frame"):
         read_thermal(tmp_path / "a.csv")
     with pytest.raises(DataError, match=r"cannot read .* \(not a regular file\)"):
         read_thermal(tmp_path)

@@ -163,7 +163,7 @@ def damaged(tmp_path, name):
         ("zeros.mat", "it is no MATLAB 5 file"),
         ("zeros.png", "it is no PNG, JPEG, BMP, TIFF or PNM image"),
         ("zeros.xyz", "of a kind that cannot be replayed"),
-        ("empty folder", "empty folder holds no image"),
+        ("empty folder", "empty folder contains no image"),
     ],
 )
 def test_damaged_recordings_are_named(tmp_path, capfd, name, message):
