@@ -36,7 +36,7 @@ def image_size(content: bytes) -> tuple[int, int]:
                 return size(content)
             except (struct.error, IndexError) as error:
                 raise ValueError("its header breaks off") from error
-    raise ValueError("it is no PNG, JPEG, BMP, TIFF or PNM image")
+    raise ValueError("it is not a PNG, JPEG, BMP, TIFF or PNM image")
 
 
 def check_pixels(width: float, height: float) -> None:
@@ -59,7 +59,7 @@ def check_matlab(file: BinaryIO) -> None:
     header = file.read(_MATLAB_HEADER)
     order = _MATLAB_VERSION_5.get(header[124:])
     if order is None or 0 in header[:4]:  # a zero there means version 4
-        raise ValueError("it is no MATLAB 5 file")
+        raise ValueError("it is not a MATLAB 5 file")
     while len(tag := file.read(8)) == 8:
         kind, length = struct.unpack(f"{order}2I", tag)
         inflater = zlib.decompressobj() if kind == _MATLAB_COMPRESSED else None

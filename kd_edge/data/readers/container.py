@@ -73,7 +73,7 @@ def opened(path: Path) -> Iterator[tuple[Any, Any]]:
             raise _unopened(file, error_text(error)) from error
         with container:
             if container.format.name in _REFERENCE_FORMATS | _TEXT_ART:
-                raise ValueError(f"it is no video but {container.format.name}, text or a list of other files")
+                raise ValueError(f"it is not a video but {container.format.name}, text or a list of other files")
             yield container, _stream(file, container)
 
 
@@ -94,7 +94,7 @@ def _unopened(file: BinaryIO, why: str) -> ValueError:
     file.seek(0)
     head = file.read(_HEAD_BYTES)
     if head and b"\0" not in head:  # possibly a playlist, which no other decoder may try
-        return ValueError("it is text, no video")
+        return ValueError("it is text, not a video")
     return UnopenedError(why)
 
 

@@ -74,9 +74,9 @@ def decode_pixels(cv2: Any, content: npt.NDArray[np.uint8]) -> Image:
     except (MemoryError, cv2.error) as error:
         raise ValueError(reason(error)) from error
     if image is None:
-        raise ValueError("it is no image OpenCV can read")
+        raise ValueError("it is not an image that OpenCV can read")
     if image.dtype not in (np.uint8, np.uint16) or image.shape[2:] not in ((), (3,), (4,)):
-        raise ValueError(f"it holds {image.dtype} {image.shape}, not 8 or 16 bit grey or colour")
+        raise ValueError(f"it contains {image.dtype} {image.shape}, not 8 or 16 bit grey or colour")
     return image
 
 

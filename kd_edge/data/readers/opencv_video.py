@@ -17,7 +17,7 @@ from kd_edge.packages import import_extra
 from kd_edge.reading import open_regular
 from kd_edge.types import Image
 
-UNKNOWN = "it is no video that PyAV or OpenCV can read"
+UNKNOWN = "it is not a video that PyAV or OpenCV can read"
 TIMEOUT_MS = 5000
 _DEFAULT_FPS = 30.0
 _HEAD_BYTES = 1024
@@ -84,7 +84,7 @@ def _capture(path: Path) -> Iterator[tuple[Any, Any]]:
     cv2 = import_extra("cv2", "cpu")
     with open_regular(path) as file:
         if b"\0" not in file.read(_HEAD_BYTES):
-            raise ValueError("it is text, no video")
+            raise ValueError("it is text, not a video")
         capture = _opened(cv2, file)
         try:
             if capture is None:

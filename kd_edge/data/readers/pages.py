@@ -75,7 +75,7 @@ class _Directories:
         with open_regular(path) as file:
             size, head = os.fstat(file.fileno()).st_size, file.read(4)
             if not is_tiff(head):
-                raise ValueError("it is no TIFF")
+                raise ValueError("it is not a TIFF")
             if size > MOST_BYTES:
                 raise ValueError(f"it has {size:,} bytes, more than {MOST_BYTES:,}")
             self._content = np.memmap(file, np.uint8, mode="c")  # copy-on-write: changes stay in memory

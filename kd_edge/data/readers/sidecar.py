@@ -46,7 +46,7 @@ def _remembered(file: Path, size: int, mtime_ns: int) -> Int64:
     try:
         stamps = read_stamps(file)
     except ValueError as error:
-        raise ValueError(f"{file.name} beside it: {error}") from error
+        raise ValueError(f"{file.name} next to it: {error}") from error
     stamps.flags.writeable = False
     return stamps
 
@@ -64,7 +64,7 @@ def read_stamps(file: Path) -> Int64:
     try:
         numbers = [int(line) for line in (lines[1:] if lines[:1] == [HEADER.encode()] else lines)]
     except ValueError as error:
-        raise ValueError("something else than whole numbers") from error
+        raise ValueError("something other than whole numbers") from error
     try:
         stamps = np.array(numbers, dtype=np.int64)
     except OverflowError as error:

@@ -321,7 +321,7 @@ def _length(stamps_ns: Int64) -> Promised:
 def _timed(found: Placed, stamps_ns: Int64) -> Placed:
     """A picture with its time from the sidecar file."""
     if found.number >= len(stamps_ns):
-        raise ValueError(f"more pictures than the {len(stamps_ns)} stamps beside it")
+        raise ValueError(f"more pictures than the {len(stamps_ns)} stamps next to it")
     return found._replace(since_ns=int(stamps_ns[found.number]))
 
 
