@@ -123,7 +123,7 @@ def _parse(path: Path, columns: Columns) -> tuple[list[tuple[float, ...]], list[
             continue  # names of the columns
         if not values:
             timed = timed or len(fields) > columns.time
-        row = tuple(x for x in map(_number, axes) if x is not None and -_LARGEST < x < _LARGEST)  # not a nan either
+        row = tuple(x for x in map(_number, axes) if x is not None and -_LARGEST < x < _LARGEST)  # also excludes nan
         if len(row) < 3:
             raise _wrong(path, number, line, "three finite numbers")
         values.append(row)

@@ -99,7 +99,7 @@ def _write_video(path: Path, clip: Clip, fps: float) -> None:
             for frame in clip.frames:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             container.mux(stream.encode())
-    except (OSError, ValueError) as error:  # PyAV's errors are both
+    except (OSError, ValueError) as error:  # PyAV raises both
         _refuse(path, error)
 
 

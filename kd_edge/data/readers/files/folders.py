@@ -117,7 +117,7 @@ def _by_names(
     groups: _Groups, fields: dict[_Key, dict[str, str]], root: Path
 ) -> tuple[_Groups, dict[_Key, dict[str, str]]]:
     """Add the class, subject, view and trial that file names contain to groups and fields."""
-    keys = [key for key in groups if key[1]] or list(groups)  # files outside class folders stay unlabelled if any exist
+    keys = [key for key in groups if key[1]] or list(groups)  # next to class folders, other files stay unlabelled
     found = fields_from_names([key[1] for key in keys], [key[2] for key in keys], str(root))
     for key, values in zip(keys, found, strict=True):
         label = values.pop("label", "")

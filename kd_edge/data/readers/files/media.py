@@ -36,7 +36,7 @@ ANY_HEIGHT_PX = 1 << 16
 STAMPS = "stamps.csv"
 """File next to the images of a sequence: a line ``stamp_ns`` and one number per image."""
 TEXTS = (".csv", ".txt")
-"""Endings of files that are read as signals."""
+"""Suffixes of files that are read as signals."""
 ENDINGS = (*VIDEOS, ".npy", *PAGES, *TEXTS)
 MOST_BYTES = 4_000_000_000
 """Limit for one decoded clip: two minutes of colour at 640 x 480 and 30 frames per second."""

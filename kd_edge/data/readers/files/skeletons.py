@@ -260,7 +260,7 @@ def _colour(k: int, count: int) -> tuple[int, int, int]:
 def _of_json(text: str) -> tuple[Float32, Int64 | None]:
     value = json.loads(text)
     frames, stamps = (value.get("joints"), value.get("stamp_ns")) if isinstance(value, dict) else (value, None)
-    joints = np.array(frames, dtype=np.float32)  # null is nan
+    joints = np.array(frames, dtype=np.float32)  # null becomes nan
     return joints, None if stamps is None else np.array(stamps, dtype=np.int64)
 
 
