@@ -1,4 +1,4 @@
-"""Recordings: readers of data sets, pairing by sample id, the frame cache. Never imports torch."""
+"""Data sets: readers, pairing of modalities by sample id, the frame cache. Never imports torch."""
 
 from __future__ import annotations
 

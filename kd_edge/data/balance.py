@@ -1,4 +1,4 @@
-"""How many clips of how many people each class has, on each side of a split, and where that is too few."""
+"""Count the clips and subjects of each class on each side of a split, and warn of imbalances."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from dataclasses import dataclass
 from kd_edge.data.dataset import Sample, listed
 
 FEW_CLIPS = 10
-"""A class with fewer training clips is warned of."""
+"""Classes with fewer training clips cause a warning."""
 FEW_SUBJECTS = 3
-"""A class performed by fewer people cannot have another one in training, validation and test each."""
+"""Classes with fewer subjects cannot have a different one each in training, validation and test."""
 IMBALANCE = 3
-"""The most training clips of a class are warned of where they are more than so many times the fewest."""
+"""A larger ratio between the most and the fewest training clips per class causes a warning."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClassCount:
-    """One class of a data set.
+    """Counts of one class of a data set.
 
     Attributes:
         clips: Number of its samples, usable or not.
-        subjects: Number of people who perform it; 0 where nobody knows.
-        train: Usable samples on the training side; None where there is no split to tell.
-        validation: Usable samples held out of the training side, likewise.
-        test: Usable samples on the test side, likewise.
+        subjects: Number of people who perform it; 0 if unknown.
+        train: Number of usable samples on the training side; None without a split.
+        validation: Number of usable samples held out of the training side; None without a split.
+        test: Number of usable samples on the test side; None without a split.
     """
 
     clips: int
@@ -39,34 +39,34 @@ Sides = tuple[Sequence[Sample], Sequence[Sample], Sequence[Sample]]
 
 
 def class_counts(labels: Sequence[str], samples: Sequence[Sample], sides: Sides | None) -> dict[str, ClassCount]:
-    """Clips and people of each class.
+    """Count the clips and people of each class.
 
     Args:
         labels: Class names.
         samples: Every sample.
-        sides: Those that can be used; None where no split says which is which.
+        sides: The usable samples on each side; None without a split.
     """
     counts = {}
     for label, name in enumerate(labels):
-        its = [s for s in samples if s.label == label]
-        each = () if sides is None else tuple(sum(s.label == label for s in side) for side in sides)
-        counts[name] = ClassCount(len(its), len({s.subject for s in its if s.subject}), *each)
+        of_class = [s for s in samples if s.label == label]
+        per_side = () if sides is None else tuple(sum(s.label == label for s in side) for side in sides)
+        counts[name] = ClassCount(len(of_class), len({s.subject for s in of_class if s.subject}), *per_side)
     return counts
 
 
 def imbalances(counts: Mapping[str, ClassCount]) -> Iterator[str]:
-    """What to know of the classes before training, each with its rule."""
+    """Yield warnings about the classes, each with its rule."""
     for side in ("train", "validation", "test"):
-        its = {name: getattr(count, side) for name, count in counts.items()}
-        if any(its.values()) and (absent := [name for name, clips in its.items() if not clips]):
+        clips_of = {name: getattr(count, side) for name, count in counts.items()}
+        if any(clips_of.values()) and (absent := [name for name, clips in clips_of.items() if not clips]):
             word = "training" if side == "train" else side
             yield f"no {word} clip of {listed(absent)}: {_WITHOUT[side]}"
     known = any(count.subjects for count in counts.values())
-    lonely = [name for name, c in counts.items() if c.clips and c.subjects < FEW_SUBJECTS]
-    if known and lonely:
+    few_subjects = [name for name, c in counts.items() if c.clips and c.subjects < FEW_SUBJECTS]
+    if known and few_subjects:
         yield (
-            f"fewer than {FEW_SUBJECTS} subjects perform {listed(lonely)}: too few for another one in training, "
-            "validation and test each"
+            f"fewer than {FEW_SUBJECTS} subjects perform {listed(few_subjects)}: too few for a different one in "
+            "training, validation and test"
         )
     train = {name: count.train for name, count in counts.items() if count.train}
     if few := [name for name, clips in train.items() if clips < FEW_CLIPS]:
@@ -80,7 +80,7 @@ def imbalances(counts: Mapping[str, ClassCount]) -> Iterator[str]:
 
 
 _WITHOUT = {
-    "train": "a training cannot start",
-    "validation": "the choice of the epoch does not see them",
-    "test": "figures will not tell of them",
+    "train": "training cannot start",
+    "validation": "the choice of the epoch ignores them",
+    "test": "the figures will not cover them",
 }

@@ -1,4 +1,4 @@
-"""Look at recordings before training on them."""
+"""Check recordings before training on them."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class ModalityReport:
 
     Attributes:
         modality: Name of the modality.
-        usable: Number of clips that can be decoded; of a quick check, whose file is there with a sound header.
-        unusable: Sample id -> what is wrong with its file (absent or damaged), naming it.
-        frames: Shortest, median and longest clip, in frames; zeros when none is usable.
-        seconds: Shortest, median and longest clip, in seconds from first to last frame; zeros when none is usable.
+        usable: Number of clips that can be decoded; in a quick check, those whose file exists with a valid header.
+        unusable: Sample id -> what is wrong with its file (missing or damaged), with the file name.
+        frames: Shortest, median and longest clip, in frames; zeros if none is usable.
+        seconds: Shortest, median and longest clip, in seconds from first to last frame; zeros if none is usable.
     """
 
     modality: str
@@ -40,14 +40,14 @@ class ModalityReport:
 
 @dataclass(frozen=True, slots=True)
 class SplitReport:
-    """Whether a training on a split could start.
+    """Whether a training run on a split could start.
 
     Attributes:
         name: Name of the split.
-        train: Number of training samples that every modality has; 0 with a fault.
+        train: Number of training samples with every modality; 0 with a fault.
         validation: Number of samples held out of the training samples; 0 with a fault.
-        test: Number of test samples that every modality has; 0 with a fault.
-        fault: Why a training could not start; None when it could.
+        test: Number of test samples with every modality; 0 with a fault.
+        fault: Why a training run could not start; None if it could.
     """
 
     name: str
@@ -59,23 +59,23 @@ class SplitReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What ``check`` found.
+    """Result of ``check``.
 
     Attributes:
         dataset: Name of the data set.
         samples: Number of samples with at least one recording.
         complete: Number of samples whose modalities can all be decoded.
-        gaps: Sample id -> remark, for samples that the complete data set has and this copy lacks altogether.
+        gaps: Sample id -> remark, for samples of the complete data set that are entirely missing from this copy.
         modalities: One report per modality.
         per_class: Class name -> number of samples.
         per_subject: Subject -> number of samples.
-        remarks: What else to know before training: counts against the official ones, repaired labels, modalities of
-            one sample that differ in length by more than a tenth.
+        remarks: Further remarks: counts against the official ones, repaired labels, modalities of one sample that
+            differ in length by more than a tenth.
         quick: Whether only headers were read.
-        split: Report on the split that was asked for; None when none was.
-        sides: Name of the split whose sides the classes are counted on: the one that was asked for, else the data set's
-            first; empty where it cannot be made.
-        classes: Clips of each class, in all and on each side.
+        split: Report on the requested split; None without one.
+        sides: Name of the split on whose sides the classes are counted: the requested one, otherwise the data set's
+            first; empty if the split fails.
+        classes: Clips of each class, in total and on each side.
         imbalances: Classes with few clips or subjects, or none on a side, each with the rule.
     """
 
@@ -95,12 +95,12 @@ class Report:
 
     @property
     def faultless(self) -> bool:
-        """Whether every recording that is there can be used."""
+        """Whether every sample is usable in all its modalities."""
         return self.complete == self.samples
 
     @property
     def trainable(self) -> bool:
-        """Whether a training on the split that was asked for could start; also when none was."""
+        """Whether a training run on the requested split could start; true if none was requested."""
         return self.split is None or self.split.fault is None
 
 
@@ -115,22 +115,22 @@ def check(
     validation_trials: Sequence[str] = (),
     fits: Callable[[Dataset], None] | None = None,
 ) -> Report:
-    """Decode every clip once and report what is there, what is missing and what is damaged.
+    """Decode every clip once and report what is present, missing and damaged.
 
     Args:
-        dataset: What to check.
-        modalities: Which of its modalities; None takes all.
-        progress: Called with (samples done, samples in all).
-        quick: Read the headers of the files only, where the data set can: presence, size and number of frames. Damage
-            inside a file stays unseen.
-        split: Also tell whether a training on this split could start with what can be used. A modality that this copy
-            does not have is then unusable in every sample.
+        dataset: The data set to check.
+        modalities: Modalities to check; None for all.
+        progress: Called with (samples done, total number of samples).
+        quick: Read only the headers of the files, if the data set supports it: presence, size and number of frames.
+            Damage inside a file is not detected.
+        split: Also report whether a training run on this split could start with the usable samples. A modality that
+            this copy lacks then counts as unusable in every sample.
         validation_subjects: Subjects held out of the split's training side.
         validation_trials: Repetitions of every subject held out of the split's training side.
-        fits: Raises a ConfigError or DataError where a training on the split refuses the data set.
+        fits: Raises a ConfigError or DataError if a training run on the split would refuse the data set.
 
     Raises:
-        DataError: Unknown modality, without a split.
+        DataError: A modality is unknown and no split was given.
     """
     chosen = dataset.modalities if modalities is None else tuple(dict.fromkeys(modalities))
     for modality in chosen if split is None else ():
@@ -151,9 +151,9 @@ def check(
     faulty = {sample_id for found in unusable.values() for sample_id in found}
     classes, subjects = Counter(s.label for s in dataset.samples), Counter(s.subject for s in dataset.samples)
     counted_on = split or next(iter(dataset.splits()), "")
-    # Without a recipe nobody knows which modalities are wanted: one of them is enough.
-    blank = {"every": dict.fromkeys(set.intersection(*map(set, unusable.values())), "")} if unusable else {}
-    usable = _counted(dataset, counted_on, unusable if split else blank, held_out)
+    # Without a recipe it is unknown which modalities are needed: a sample counts if one of them is usable.
+    in_none = {"every": dict.fromkeys(set.intersection(*map(set, unusable.values())), "")} if unusable else {}
+    usable = _counted(dataset, counted_on, unusable if split else in_none, held_out)
     counts = class_counts(dataset.labels, dataset.samples, usable)
     return Report(
         dataset=dataset.name,
@@ -173,9 +173,9 @@ def check(
 
 
 def _unlisted(dataset: Dataset) -> Iterator[str]:
-    """Recordings beside a manifest that does not name them."""
+    """Remark on recordings in a folder whose manifest does not name them."""
     if isinstance(dataset, Files) and (manifest := manifest_of(dataset.root)):
-        with suppress(DataError):  # a link out of the folder: what the manifest names can be used all the same
+        with suppress(DataError):  # a link out of the folder: the files named in the manifest are usable anyway
             if names := unlisted(dataset.root, dataset.table, links=dataset.settings.links):
                 yield unlisted_said(manifest.name, names)
 
@@ -197,7 +197,7 @@ def _split_report(
     held_out: tuple[Sequence[str], Sequence[str]],
     fits: Callable[[Dataset], None] | None,
 ) -> SplitReport:
-    """Whether a training could start."""
+    """Report whether a training run could start."""
     try:
         for modality in unusable:
             if not (isinstance(dataset, Wearables) and modality in dataset.sensors):
@@ -218,15 +218,15 @@ def _counted(
     unusable: Mapping[str, Mapping[str, str]],
     held_out: tuple[Sequence[str], Sequence[str]],
 ) -> Sides | None:
-    """Samples on the sides of a split, a class without any among them; None where it cannot be made."""
-    with suppress(DataError):  # told where the split was asked for, see ``_split_report``
+    """Usable samples on the sides of a split, even if a class has none; None if the split fails."""
+    with suppress(DataError):  # reported by ``_split_report`` if the split was requested
         split = _usable(dataset, name, unusable)
         return *training_sides(split, *held_out), split.test
     return None
 
 
 def _usable(dataset: Dataset, name: str, unusable: Mapping[str, Mapping[str, str]]) -> Split:
-    """Samples of a split that can be used, by the same rule as at the start of a training."""
+    """Usable samples of a split, by the same rule as at the start of training."""
     sensors = [m for m in unusable if isinstance(dataset, Wearables) and m in dataset.sensors]
     found = dataset.split(name)
     without = {i for m, faults in unusable.items() if m not in sensors for i in faults}
@@ -237,12 +237,14 @@ def _usable(dataset: Dataset, name: str, unusable: Mapping[str, Mapping[str, str
 
 
 def _uneven(lengths: Mapping[str, Mapping[str, Probe]]) -> Iterator[str]:
-    """Samples whose modalities last so differently that one of them may be cut off."""
-    for one, other in combinations(lengths, 2):
-        pairs = {i: (lengths[one][i].seconds, lengths[other][i].seconds) for i in lengths[one] if i in lengths[other]}
+    """Remarks on samples whose modalities differ so much in length that one may be truncated."""
+    for first, second in combinations(lengths, 2):
+        pairs = {
+            i: (lengths[first][i].seconds, lengths[second][i].seconds) for i in lengths[first] if i in lengths[second]
+        }
         uneven = [i for i, (a, b) in pairs.items() if abs(a - b) > max(0.1 * max(a, b), 0.2)]
         if uneven:
-            yield f"{one} and {other} differ in length by more than a tenth: {listed(uneven)}"
+            yield f"{first} and {second} differ in length by more than a tenth: {listed(uneven)}"
 
 
 def _report(modality: str, lengths: list[Probe], unusable: dict[str, str]) -> ModalityReport:

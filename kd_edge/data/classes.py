@@ -1,4 +1,4 @@
-"""The classes of a data set, where its recordings need not be at hand."""
+"""Class names of a data set, also without its recordings."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from kd_edge.data.config import AnyData, MMActData, NtuRgbdData, open_dataset
 from kd_edge.errors import KdEdgeError
 
 _PUBLISHED = ("utd_mhad", "ntu_rgbd", "pku_mmd", "berkeley_mhad", "mmact", "fir_action")
-"""Kinds whose classes are known from their papers; a module of ``kd_edge.data.readers`` each."""
+"""Kinds whose classes are known from their papers; each is a module of ``kd_edge.data.readers``."""
 
 
 def class_names(config: AnyData, data_root: Path | None = None) -> tuple[str, ...] | None:
-    """Class names of the configured data set: of its recordings where they can be opened, else the published ones.
+    """Return the class names of a data set: from its recordings if they can be opened, otherwise the published ones.
 
     Args:
-        config: Which data set.
+        config: Settings of the data set.
         data_root: Folder with the recordings.
 
     Returns:
-        Names in their order; None where only recordings that are not here could tell.
+        Names in order; None if only the missing recordings could provide them.
     """
     try:
         return open_dataset(config, data_root).labels

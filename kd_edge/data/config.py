@@ -1,4 +1,4 @@
-"""Which recordings: one settings model a data set, and the door that opens them."""
+"""Settings models of the data sets, and the function that opens them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kd_edge.errors import ConfigError, DataError, did_you_mean, printable
 from kd_edge.files import cache_folder, expanded
 
 DATA_VARIABLE = "KD_EDGE_DATA"
-"""Environment variable: the folder that holds the data sets, or the data set's own folder."""
+"""Environment variable: the folder that contains the data sets, or the data set's own folder."""
 
 
 BerkeleyView = Literal[
@@ -52,7 +52,7 @@ class UtdMhadData(BaseModel):
     """UTD-MHAD (Chen, Jafari, Kehtarnavaz, ICIP 2015): depth, skeleton, inertial and, where present, RGB.
 
     Attributes:
-        root: The folder with ``Depth/``, ``Skeleton/`` and ``Inertial/``; None takes ``--data`` or ``KD_EDGE_DATA``.
+        root: The folder with ``Depth/``, ``Skeleton/`` and ``Inertial/``; None for ``--data`` or ``KD_EDGE_DATA``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,11 +64,11 @@ class NtuRgbdData(BaseModel):
     """NTU RGB+D 60 (Shahroudy, Liu, Ng, Wang, CVPR 2016): RGB and near infrared video, skeletons.
 
     Attributes:
-        root: The folder with ``nturgb+d_rgb/``, ``nturgb+d_ir/`` and ``nturgb+d_skeletons/``; None takes ``--data`` or
+        root: The folder with ``nturgb+d_rgb/``, ``nturgb+d_ir/`` and ``nturgb+d_skeletons/``; None for ``--data`` or
             ``KD_EDGE_DATA``.
         actions: ``ten`` reads A001 to A010, ``all`` A001 to A060.
-        exclude: Text file of sample names to leave out (the official list of missing skeletons is one). A path that is
-            not absolute is looked for below the data set's folder first, then below the current one.
+        exclude: Text file of sample names to leave out, such as the official list of missing skeletons. A relative path
+            is resolved against the data set's folder first, then against the current one.
         decode_height_px: Higher pictures are scaled down to this height while decoding.
     """
 
@@ -84,7 +84,7 @@ class PkuMmdData(BaseModel):
     """PKU-MMD (Liu, Hu, Li, Song, Liu, 2017): RGB, near infrared, skeletons; long videos, cut into actions.
 
     Attributes:
-        root: The folder with ``Data/``, ``Label/`` and ``Split/``; None takes ``--data`` or ``KD_EDGE_DATA``.
+        root: The folder with ``Data/``, ``Label/`` and ``Split/``; None for ``--data`` or ``KD_EDGE_DATA``.
         decode_height_px: Higher pictures are scaled down to this height while decoding.
     """
 
@@ -98,8 +98,8 @@ class BerkeleyMhadData(BaseModel):
     """Berkeley MHAD (Ofli, Chaudhry, Kurillo, Vidal, Bajcsy, WACV 2013): twelve cameras, six accelerometers.
 
     Attributes:
-        root: The folder with ``Camera/`` and ``Accelerometer/``; None takes ``--data`` or ``KD_EDGE_DATA``.
-        views: Cameras to read, as ``c1_2`` (cluster 1, camera 2); None reads all twelve.
+        root: The folder with ``Camera/`` and ``Accelerometer/``; None for ``--data`` or ``KD_EDGE_DATA``.
+        views: Cameras to read, for example ``c1_2`` (cluster 1, camera 2); None reads all twelve.
         decode_height_px: Higher pictures are scaled down to this height while decoding.
     """
 
@@ -114,8 +114,8 @@ class MMActData(BaseModel):
     """MMAct (Kong, Wu, Deng, Klinkigt, Tong, Murakami, ICCV 2019): four cameras, four wearable sensors.
 
     Attributes:
-        root: The folder with the videos and ``acc_phone_clip/`` and so on; None takes ``--data`` or ``KD_EDGE_DATA``.
-        desk: Whether ``using_phone`` and ``talking_on_phone`` at scene 3's desk are classes of their own.
+        root: The folder with the videos, ``acc_phone_clip/`` etc.; None for ``--data`` or ``KD_EDGE_DATA``.
+        desk: Whether ``using_phone`` and ``talking_on_phone`` at scene 3's desk are separate classes.
         decode_height_px: Higher pictures are scaled down to this height while decoding.
     """
 
@@ -130,8 +130,7 @@ class FirActionData(BaseModel):
     """Nagoya University far-infrared actions (Kawashima et al., AVSS 2017): a 16x16 thermal array on the ceiling.
 
     Attributes:
-        root: The folder with ``20170203/raw/`` and so on and ``annotation/``; None takes ``--data`` or
-            ``KD_EDGE_DATA``.
+        root: The folder with ``20170203/raw/`` etc. and ``annotation/``; None for ``--data`` or ``KD_EDGE_DATA``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -140,11 +139,11 @@ class FirActionData(BaseModel):
 
 
 class FilesData(BaseModel):
-    """One's own recordings: folders of classes, or a manifest; see the README.
+    """Your own recordings: class folders or a manifest; see the README.
 
     Attributes:
-        root: The folder itself; None takes ``--data``.
-        decode_height_px: Higher pictures are scaled down to this height while decoding, but for depth.
+        root: The folder itself; None for ``--data``.
+        decode_height_px: Higher pictures, except depth, are scaled down to this height while decoding.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -158,7 +157,7 @@ BuiltInData = (
 )
 AnyData = BuiltInData | OwnData
 KINDS: tuple[str, ...] = tuple(str(model.model_fields["kind"].default) for model in typing.get_args(BuiltInData))
-"""The kinds of data set that kd-edge has itself."""
+"""The kinds of data sets built into kd-edge."""
 
 
 def _chosen(value: Any, built_in: ValidatorFunctionWrapHandler) -> Any:
@@ -169,13 +168,13 @@ def _chosen(value: Any, built_in: ValidatorFunctionWrapHandler) -> Any:
         return built_in(value)
     model = load_kind(kind)
     if model is None:
-        fault = PydanticCustomError("unknown_kind", "{told}", {"told": unknown_kind(kind)})
+        fault = PydanticCustomError("unknown_kind", "{message}", {"message": unknown_kind(kind)})
         raise ValidationError.from_exception_data("data", [InitErrorDetails(type=fault, loc=("kind",), input=kind)])
     return model.model_validate(value)
 
 
 class _ByKind:
-    """Validates settings by their ``kind``: one of kd-edge's own, or one that an installed package brings."""
+    """Validates settings by their ``kind``: a built-in one, or one of an installed package."""
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         built_in = handler.generate_schema(Annotated[BuiltInData, Field(discriminator="kind")])
@@ -188,47 +187,47 @@ DataConfig = Annotated[AnyData, _ByKind()]
 
 
 def known_kinds() -> tuple[str, ...]:
-    """Every kind of data set there is here: kd-edge's own, then those that installed packages bring."""
+    """Return all available kinds of data sets: the built-in ones, then those of installed packages."""
     return (*KINDS, *(kind for kind in installed_kinds() if kind not in KINDS))
 
 
 def unknown_kind(kind: object) -> str:
-    """What to say of a kind that is not known here, with all that are."""
+    """Return the message for an unknown kind, which lists the known ones."""
     known, shown = known_kinds(), printable(str(kind)[:80])
-    others = "a package may bring others (entry points kd_edge.datasets)"
+    others = "packages may add others (entry points kd_edge.datasets)"
     return f"unknown '{shown}'{did_you_mean(shown, known)}, known here: {', '.join(known)}; {others}"
 
 
 def data_config(values: Mapping[str, Any], what: str) -> AnyData:
-    """The settings of a data set from plain values.
+    """Validate the settings of a data set.
 
     Args:
-        values: With ``kind``.
-        what: Where they stand, for messages.
+        values: Plain values, with ``kind``.
+        what: Source of the values, for messages.
 
     Raises:
-        ConfigError: A kind that is not known here, or settings that are none of its.
+        ConfigError: The kind is unknown, or the settings are invalid for it.
     """
     return recipes.validate({"data": dict(values)}, _Wanted, what).data
 
 
 def data_of_model(values: Mapping[str, Any], what: str) -> AnyData:
-    """The settings of the data set that a run or an artifact was trained on.
+    """Validate the settings of the data set that a run or an artifact was trained on.
 
     Args:
-        values: With ``kind``, as they were written then, perhaps by another release or with another package.
+        values: Plain values with ``kind``, possibly written by another release or with another package installed.
         what: The run or artifact, for messages.
 
     Raises:
-        ConfigError: A kind that is not known here, or settings that are none of its.
+        ConfigError: The kind is unknown, or the settings are invalid for it.
     """
     kind = values.get("kind")
     if isinstance(kind, str) and kind not in known_kinds():
         raise ConfigError(
             f"{what} was trained on data of a kind that is unknown here: {unknown_kind(kind)}",
             "a kind that is known here",
-            "install the package that brings it, or the release that it was trained with; an artifact labels cameras "
-            "(kd-edge run) and recordings (kd-edge evaluate MODEL --recording FILE) without it",
+            "install the package that provides it, or the release it was trained with; cameras (kd-edge run) and "
+            "recordings (kd-edge evaluate MODEL --recording FILE) can be labelled without it",
         )
     return data_config(values, what)
 
@@ -248,7 +247,7 @@ _LAYOUTS = {
 
 
 def known_kind(root: Path) -> str | None:
-    """The data set whose layout a folder has, as itself or below it; None of one's own recordings."""
+    """Return the kind whose layout a folder, or its subfolder of that name, has; None for your own recordings."""
     for kind, patterns in _LAYOUTS.items():
         for folder in (root, root / kind.replace("_", "-")):
             if any(next(folder.glob(pattern), None) is not None for pattern in patterns):
@@ -260,20 +259,20 @@ def open_dataset(config: AnyData, data_root: Path | None = None) -> Dataset:
     """Open the configured data set; nothing is decoded yet.
 
     Args:
-        config: Which data set, with its settings.
-        data_root: Folder with the recordings, before the configured one and ``KD_EDGE_DATA``: the data set's own
-            folder, or one that holds it as ``utd-mhad/``, ``ntu-rgbd/``, ``pku-mmd/``, ``berkeley-mhad/``,
-            ``mmact/`` or ``fir-action/``, or as the kind that a package brings. One's own recordings are the folder
-            itself, and ``KD_EDGE_DATA`` is none of theirs.
+        config: Settings of the data set.
+        data_root: Folder with the recordings; overrides the configured one and ``KD_EDGE_DATA``. Either the data set's
+            own folder, or one that contains it as ``utd-mhad/``, ``ntu-rgbd/``, ``pku-mmd/``, ``berkeley-mhad/``,
+            ``mmact/`` or ``fir-action/``, or under the name of an installed package's kind. For your own recordings
+            it is the folder itself, and ``KD_EDGE_DATA`` is not used.
 
     Raises:
-        DataError: No folder given, or not the data set's.
-        ConfigError: A folder was given for generated data, or an installed package's data set is none.
+        DataError: No folder was given, or it is not one of the data set.
+        ConfigError: A folder was given for generated data, or an installed package's data set is invalid.
     """
     if isinstance(config, OwnData):
         return _opened(config, data_root)
     check_no_clash(config.kind)
-    # Imported here: reading a configuration must not need OpenCV or SciPy.
+    # Imported here because reading a configuration must not need OpenCV or SciPy.
     if isinstance(config, SyntheticData):
         _require_no_folder(data_root, config.kind)
         from kd_edge.data.synthetic.dataset import Synthetic
@@ -313,7 +312,7 @@ def open_dataset(config: AnyData, data_root: Path | None = None) -> Dataset:
 
 
 def _opened(config: OwnData, data_root: Path | None) -> Dataset:
-    """A data set of an installed package."""
+    """Open a data set of an installed package."""
     if not config.reads_folder:
         _require_no_folder(data_root, config.kind)
         return open_own(config, Path())
@@ -321,29 +320,29 @@ def _opened(config: OwnData, data_root: Path | None) -> Dataset:
 
 
 def _require_no_folder(data_root: Path | None, kind: str) -> None:
-    """Figures of generated data must not pass for those of the recordings that somebody named."""
+    """Refuse a folder, so that figures of generated data are not mistaken for those of recordings."""
     if data_root is not None:
         raise ConfigError(
             f"--data {data_root} with generated data (kind = '{kind}'), which reads no folder",
             "a recipe or artifact of recordings",
-            "leave --data out, or kind = 'files' below [data] in the recipe trains on that folder",
+            "leave --data out, or set kind = 'files' below [data] in the recipe to train on that folder",
         )
 
 
 def _own(given: Path | None) -> Path:
     if given is None:
-        raise DataError("no folder given for one's own recordings", "--data DIR", "add --data DIR")
+        raise DataError("no folder given for your own recordings", "--data DIR", "add --data DIR")
     return expanded(given)
 
 
 def _recordings(given: Path | None, folder: str) -> Path:
-    """The data set's folder: the given path or the environment's, itself or its subfolder."""
+    """The data set's folder: the given path or that of the environment, or its subfolder of that name."""
     root = given or (Path(os.environ[DATA_VARIABLE]) if os.environ.get(DATA_VARIABLE) else None)
     if root is None:
         raise DataError(
             f"no folder given for the recordings of {folder}",
             f"--data DIR, or {DATA_VARIABLE} set to it",
-            f"add --data DIR, where DIR or DIR/{folder} holds the recordings",
+            f"add --data DIR, where DIR or DIR/{folder} contains the recordings",
         )
     root = expanded(root)
     return root / folder if (root / folder).is_dir() else root

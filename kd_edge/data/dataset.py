@@ -1,4 +1,4 @@
-"""What a data set is: samples with a label each, one lazily decoded clip per modality, and named splits."""
+"""Interface of a data set: labelled samples, one lazily decoded clip per modality, and named splits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kd_edge.errors import DataError, did_you_mean
 from kd_edge.types import Clip, Image
 
 UNLABELLED = -1
-"""Label of a sample that nobody has labelled."""
+"""Label of an unlabelled sample."""
 
 _FULL_TURN = 360.0  # degree
 
@@ -21,10 +21,10 @@ class Sample:
 
     Attributes:
         id: Unique in the data set, for example ``"a1_s2_t3"``.
-        subject: Who performs.
-        view: Where the camera stands.
+        subject: The person who performs the action.
+        view: Camera position.
         trial: Repetition by the same subject.
-        label: Position of the class in the data set's labels, 0-based.
+        label: Index of the class in the data set's labels, 0-based.
     """
 
     id: str
@@ -36,16 +36,16 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class ImageFormat:
-    """What the images of one modality are.
+    """Format of the images of one modality.
 
     Attributes:
-        band: What the camera sees.
+        band: Spectral band of the camera.
         dtype: Data type of a pixel.
         channels: 1, or 3 in R, G, B order.
         value_unit: Unit of a pixel value.
         value_range: Lowest and highest value that occurs.
         fps: Nominal frame rate, 1/s.
-        focal: Focal length of the camera as a share of the frame's width; None where not known.
+        focal: Focal length of the camera as a share of the frame width; None if unknown.
     """
 
     band: Literal["nir", "lwir", "depth", "rgb"]
@@ -59,11 +59,11 @@ class ImageFormat:
 
 @dataclass(frozen=True, slots=True)
 class SignalFormat:
-    """What the signals of one wearable sensor are: three axes over time.
+    """Format of the signals of one wearable sensor: three axes over time.
 
     Attributes:
         unit: Unit of a value, for example ``"g"``.
-        value_range: Lowest and highest value that the sensor can tell.
+        value_range: Lowest and highest value that the sensor can measure.
         rate_hz: Nominal rate, 1/s.
     """
 
@@ -73,7 +73,7 @@ class SignalFormat:
 
     @property
     def period(self) -> float | None:
-        """Values so far apart are the same: angles in degree come round after 360; None where values never do."""
+        """Period after which values repeat: 360 for angles in degrees; None for values that do not wrap."""
         low, high = self.value_range
         return _FULL_TURN if self.unit == "degree" and high - low >= _FULL_TURN / 2 else None
 
@@ -83,10 +83,10 @@ class Split:
     """Samples of a named protocol.
 
     Attributes:
-        name: Of the protocol.
+        name: Name of the protocol.
         train: Samples to train on.
-        test: Samples touched once, at the end.
-        validation: Samples to choose by, where the protocol names some; a recipe may hold out others instead.
+        test: Samples used only once, at the end.
+        validation: Samples for model selection, if the protocol defines some; a recipe may hold out others instead.
     """
 
     name: str
@@ -105,7 +105,7 @@ class Dataset(Protocol):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Class names; a sample's label is a position in them."""
+        """Class names; a sample's label is an index into them."""
         ...
 
     @property
@@ -120,39 +120,39 @@ class Dataset(Protocol):
 
     @property
     def flip_labels(self) -> tuple[int, ...] | None:
-        """Label of each class after mirroring the image; None when mirroring is not allowed."""
+        """Label of each class after mirroring the image; None if mirroring is not allowed."""
         ...
 
     def open(self, sample: Sample, modality: str) -> Clip:
-        """Decode one clip now.
+        """Decode one clip.
 
         Raises:
-            DataError: Absent or damaged; the file is named.
+            DataError: The recording is missing or damaged; the message names the file.
         """
         ...
 
     def content_key(self, sample: Sample, modality: str) -> str:
-        """SHA-256 (hex) of everything that decides what ``open`` returns.
+        """SHA-256 (hex) of everything that determines the result of ``open``.
 
         Raises:
-            DataError: The recording is absent.
+            DataError: The recording is missing.
         """
         ...
 
     def image_format(self, modality: str) -> ImageFormat:
-        """What the images of a modality are.
+        """Return the format of a modality's images.
 
         Raises:
-            DataError: Unknown modality, or one that is not made of images.
+            DataError: The modality is unknown, or does not consist of images.
         """
         ...
 
     def gaps(self) -> dict[str, str]:
-        """Sample id -> remark, for samples that the complete data set has and this copy lacks altogether."""
+        """Sample id -> remark, for samples of the complete data set that are entirely missing from this copy."""
         ...
 
     def remarks(self) -> tuple[str, ...]:
-        """What a user should know of this copy before training: counts against the official ones, repaired labels."""
+        """Remarks on this copy to read before training: counts against the official ones, repaired labels."""
         ...
 
     def splits(self) -> tuple[str, ...]:
@@ -160,19 +160,19 @@ class Dataset(Protocol):
         ...
 
     def split(self, name: str) -> Split:
-        """Samples of a named protocol.
+        """Return the samples of a named protocol.
 
         Raises:
-            DataError: Unknown name, or a class without a training sample.
+            DataError: The name is unknown, or a class has no training sample.
         """
         ...
 
 
 class Probe(NamedTuple):
-    """Length of a recording by its file's header.
+    """Length of a recording, read from its file's header.
 
     Attributes:
-        frames: Number of frames; 0 when the header does not tell.
+        frames: Number of frames; 0 if the header lacks it.
         seconds: Time from the first to the last frame.
     """
 
@@ -182,44 +182,44 @@ class Probe(NamedTuple):
 
 @runtime_checkable
 class Probed(Protocol):
-    """A data set whose recordings tell their length without being decoded."""
+    """A data set that reads the length of recordings without decoding them."""
 
     def probe(self, sample: Sample, modality: str) -> Probe:
         """Read the header of one recording.
 
         Raises:
-            DataError: Absent, cut off or not a recording; the file is named.
+            DataError: The file is missing, truncated or not a recording; the message names it.
         """
         ...
 
 
 @runtime_checkable
 class Wearables(Protocol):
-    """A data set with signals of wearable sensors beside its images.
+    """A data set with signals of wearable sensors in addition to images.
 
-    ``open`` returns them as (T, 3) float32 with the sensor's own rate and length, their stamps on the time of the
+    ``open`` returns them as (T, 3) float32 with the sensor's own rate and length; their stamps are on the clock of the
     clip's images.
     """
 
     @property
     def sensors(self) -> tuple[str, ...]:
-        """Those of ``modalities`` that are signals of three axes."""
+        """Those of ``modalities`` that are three-axis signals."""
         ...
 
     def signal_format(self, sensor: str) -> SignalFormat:
-        """What a sensor's signals are.
+        """Return the format of a sensor's signals.
 
         Raises:
-            DataError: No such sensor.
+            DataError: The sensor is unknown.
         """
         ...
 
 
 @runtime_checkable
 class PartlyLabelled(Protocol):
-    """A data set with recordings that nobody has labelled: for stages that see no label, on the training side alone.
+    """A data set with unlabelled recordings, used for training by stages that need no label.
 
-    They are none of ``Dataset.samples`` and on no side of a split.
+    They are not in ``Dataset.samples`` and on no side of a split.
     """
 
     @property
@@ -228,7 +228,7 @@ class PartlyLabelled(Protocol):
         ...
 
     def unlabelled_apart_from(self, held_out: Sequence[Sample]) -> tuple[Sample, ...]:
-        """Those of ``unlabelled`` that share neither a subject nor a file with samples for validation and test."""
+        """Those of ``unlabelled`` that share neither a subject nor a file with the validation and test samples."""
         ...
 
 
@@ -242,7 +242,7 @@ class ActionInterval:
     """One labelled action in a long video.
 
     Attributes:
-        label: Position of the class in the data set's labels, 0-based.
+        label: Index of the class in the data set's labels, 0-based.
         start: First frame of the action, 0-based.
         end: Last frame of the action (inclusive), >= start.
     """
@@ -254,11 +254,11 @@ class ActionInterval:
 
 @dataclass(frozen=True, slots=True)
 class LongVideo:
-    """An untrimmed recording with several actions in it.
+    """An untrimmed recording with several actions.
 
     Attributes:
         id: Unique in the data set, for example ``"0002-L"``.
-        view: Where the camera stands.
+        view: Camera position.
         actions: Intervals of its actions, in the order of the labels file.
     """
 
@@ -269,44 +269,44 @@ class LongVideo:
 
 @runtime_checkable
 class LongVideos(Protocol):
-    """A data set whose samples are cut from long videos, for finding actions instead of only naming them."""
+    """A data set whose samples are cut from long videos, so that actions can be detected as well as classified."""
 
     def long_videos(self, split: str) -> tuple[LongVideo, ...]:
         """Long videos of the test side of a split, in a fixed order.
 
         Raises:
-            DataError: Unknown split, or one that this copy cannot make.
+            DataError: The split is unknown, or this copy lacks files for it.
         """
         ...
 
     def frames(self, video: LongVideo, modality: str) -> Iterator[tuple[Image, int]]:
         """Decode a long video from its start, one frame at a time.
 
-        Actions count frames as recorded: the number of a frame is its stamp times the frame rate, rounded. That is its
-        place in the sequence too, unless the recording dropped frames before it.
+        Actions count frames as recorded: the number of a frame is its stamp times the frame rate, rounded. That equals
+        its index in the sequence unless the recording dropped frames before it.
 
         Yields:
-            ((H, W) or (H, W, 3) uint8 as ``Dataset.image_format`` says, stamp in ns from the first frame).
+            ((H, W) or (H, W, 3) uint8 as in ``Dataset.image_format``, stamp in ns from the first frame).
 
         Raises:
-            DataError: Unknown modality; absent or damaged, the file is named.
+            DataError: The modality is unknown, or the file is missing or damaged; the message names it.
         """
         ...
 
 
 @runtime_checkable
 class Sequences(Protocol):
-    """A data set whose samples are cut from recordings of several actions, to be watched as a camera saw them."""
+    """A data set whose samples are cut from recordings of several actions, which can be replayed as a whole."""
 
     def sequences(self, samples: Sequence[Sample]) -> tuple[tuple[Sample, ...], ...]:
-        """Samples of each recording, in the order of time."""
+        """Group samples by recording, in temporal order."""
         ...
 
     def sequence(self, samples: Sequence[Sample], modality: str) -> tuple[Clip, tuple[ActionInterval, ...]]:
-        """The whole recording of some samples, from when the sensor has settled, and where in it each of them is.
+        """Return the whole recording of some samples, once the sensor has settled, and the interval of each sample.
 
         Raises:
-            DataError: Absent or damaged; the file is named.
+            DataError: The recording is missing or damaged; the message names the file.
         """
         ...
 
@@ -314,7 +314,7 @@ class Sequences(Protocol):
 def require_modality(
     modality: str, modalities: Sequence[str], dataset: str, *, fix: str = "correct the recipe's modality"
 ) -> None:
-    """Raise a DataError unless the data set has the modality; ``fix`` says where it was named."""
+    """Raise a DataError unless the data set has the modality; ``fix`` names the setting to correct."""
     if modality not in modalities:
         raise DataError(
             f"{dataset} has no modality '{modality}'{did_you_mean(modality, modalities)}",
@@ -324,7 +324,7 @@ def require_modality(
 
 
 def listed(names: Iterable[str]) -> str:
-    """The first five names, and how many more."""
+    """Format the first five names and the number of further ones."""
     shown = list(names)
     more = f" and {len(shown) - 5} more" if len(shown) > 5 else ""
     return ", ".join(f"'{name}'" for name in shown[:5]) + more

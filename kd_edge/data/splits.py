@@ -1,4 +1,4 @@
-"""Training, validation and test sides: made by subject or trial, and checked for leaks."""
+"""Training, validation and test sides: split by subject or trial, and checked for leaks."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def split_by_subject(name: str, samples: Iterable[Sample], test_subjects: Iterab
 
 
 def check_split(split: Split, labels: Sequence[str], *, by_subject: bool = True) -> None:
-    """Check that a split can be trained and honestly tested.
+    """Check that a split can be trained on and has no leaks into the test side.
 
     Args:
-        split: What to check.
+        split: The split to check.
         labels: Class names.
-        by_subject: Whether the protocol claims that no subject is on both sides.
+        by_subject: Whether the protocol requires that no subject is on both sides.
 
     Raises:
-        DataError: A class without a training sample, an empty test side, or a sample (or subject) on both sides.
+        DataError: A class has no training sample, the test side is empty, or a sample (or subject) is on both sides.
     """
     present = {s.label for s in split.train}
     absent = [name for label, name in enumerate(labels) if label not in present]
@@ -69,13 +69,13 @@ def check_split(split: Split, labels: Sequence[str], *, by_subject: bool = True)
 def training_sides(
     split: Split, subjects: Sequence[str], trials: Sequence[str] = (), *, labels: Sequence[str] = ()
 ) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
-    """Training and validation samples: the protocol's own validation side, or what a recipe holds out instead.
+    """Return training and validation samples: the protocol's validation side, or the samples that a recipe holds out.
 
     Returns:
         (train, validation); see ``validation_split``.
 
     Raises:
-        DataError: As ``validation_split``.
+        DataError: See ``validation_split``.
     """
     if not subjects and not trials:
         return split.train, split.validation
@@ -85,31 +85,30 @@ def training_sides(
 def validation_split(
     train: Sequence[Sample], subjects: Sequence[str], trials: Sequence[str] = (), *, labels: Sequence[str] = ()
 ) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
-    """Hold out whole subjects, or repetitions, of the training side for choosing epochs and settings.
+    """Hold out whole subjects or repetitions of the training side for choosing epochs and settings.
 
     Args:
         train: Training samples of a split.
-        subjects: Subjects to hold out; none holds out nothing.
-        trials: Repetitions of every subject to hold out; none holds out nothing.
-        labels: Class names, for the message; without them it has their numbers.
+        subjects: Subjects to hold out.
+        trials: Repetitions of every subject to hold out.
+        labels: Class names for the message, which contains numbers without them.
 
     Returns:
         (train, validation), each in the given order.
 
     Raises:
-        DataError: A subject or trial that is not on the training side, or a class that is left without a training
-            sample.
+        DataError: A subject or trial is not on the training side, or a class is left without a training sample.
     """
-    for what, wanted, known in (
+    for field, wanted, known in (
         ("subject", subjects, sorted({s.subject for s in train})),
         ("trial", trials, sorted({s.trial for s in train})),
     ):
         unknown = [name for name in wanted if name not in known]
         if unknown:
             raise DataError(
-                f"validation {what} {listed(unknown)} is not on the training side",
+                f"validation {field} {listed(unknown)} is not on the training side",
                 f"some of {', '.join(known)}",
-                f"correct validation_{what}s in the recipe",
+                f"correct validation_{field}s in the recipe",
             )
     kept = tuple(s for s in train if s.subject not in subjects and s.trial not in trials)
     held_out = tuple(s for s in train if s.subject in subjects or s.trial in trials)

@@ -1,6 +1,6 @@
-"""Look at a folder of one's own recordings before anything is trained: what is in it, and what is wrong with it.
+"""Survey a folder of your own recordings before training: its content and its faults.
 
-Only headers are read, several files at a time, and a handful of pictures.
+Only headers, several files at a time, and a handful of pictures are read.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from kd_edge.errors import DataError, printable
 from kd_edge.machine import usable_cores
 
 MOST_HEADERS = 6_000
-"""Of more files at most so many, evenly spread, are opened: half a minute is too long for a first look."""
+"""At most this many files, evenly spread, are opened, because half a minute is too long for a first look."""
 THREADS = 4
 _FAULTS_SHOWN = 3
 _INSTEAD = (
-    "split 'clips' is taken instead, the last quarter of each class's clips is tested: one person's clips may lie on "
-    "both sides, so the figures do not say how well it knows strangers"
+    "split 'clips' is used instead, with the last quarter of each class's clips as the test side: one person's clips "
+    "may be on both sides, so the figures do not cover new people"
 )
 
 
 class Size(NamedTuple):
-    """A size of pictures, and how many files have it."""
+    """A picture size and the number of files that have it."""
 
     height_px: int
     width_px: int
@@ -46,7 +46,7 @@ class Size(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """A figure of many recordings: 5th percentile, median, 95th percentile."""
+    """Distribution of a value over recordings: 5th percentile, median, 95th percentile."""
 
     low: float
     median: float
@@ -55,13 +55,13 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ClassSurvey:
-    """One class.
+    """Survey of one class.
 
     Attributes:
-        label: Its name.
-        clips: How many recordings show it.
-        subjects: Who performs it; without those who are not known.
-        seconds: How long they take.
+        label: Name of the class.
+        clips: Number of recordings.
+        subjects: Known subjects who perform it.
+        seconds: Duration of the recordings.
     """
 
     label: str
@@ -72,19 +72,19 @@ class ClassSurvey:
 
 @dataclass(frozen=True, slots=True)
 class ModalitySurvey:
-    """One modality.
+    """Survey of one modality.
 
     Attributes:
-        name: Of the modality.
-        band: What the camera sees; None of signals.
+        name: Name of the modality.
+        band: Spectral band of the camera; None for signals.
         dtype: Type of a value.
-        sizes: Of the pictures, the most frequent first; empty of signals.
-        fps: Frames a second.
-        clips: How many recordings have it.
-        files: How many files they are in.
-        opened: Of how many files the header was read.
+        sizes: Picture sizes, most frequent first; empty for signals.
+        fps: Frames per second.
+        clips: Number of recordings that have it.
+        files: Number of files that contain them.
+        opened: Number of files whose header was read.
         damaged: File -> why it cannot be read.
-        seconds: How long an action takes; the background's pieces are none, unless there are no others.
+        seconds: Duration of an action; background pieces count only if there are no others.
         frames: Median number of frames of an action.
     """
 
@@ -103,11 +103,11 @@ class ModalitySurvey:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One side of the split that a training would take.
+    """One side of the split that training would use.
 
     Attributes:
-        clips: How many recordings.
-        subjects: Whose they are; without those who are not known.
+        clips: Number of recordings.
+        subjects: Their known subjects.
     """
 
     clips: int
@@ -116,24 +116,24 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What ``survey`` found.
+    """Result of ``survey``.
 
     Attributes:
-        name: Of the data set.
+        name: Name of the data set.
         source: What it was read from: a manifest, a list of another tool, or folders and names.
-        clips: How many labelled recordings.
-        complete: How many of them have every modality.
-        classes: In the order of the data set's labels.
-        subjects: Who performs -> how many recordings; empty where nobody knows.
-        modalities: Those of pictures first.
-        paired: Modality -> another one -> how many recordings have both.
-        gaps: How many pieces of recordings lie between the labelled ones, in all.
-        gap_seconds: How long they take together.
-        background: Class of the gaps as ``dataset.toml`` says; None where it says none.
-        split: Name of the split that a training can take.
+        clips: Number of labelled recordings.
+        complete: Number of recordings with every modality.
+        classes: Surveys in the order of the data set's labels.
+        subjects: Subject -> number of recordings; empty if unknown.
+        modalities: Surveys of the modalities, pictures first.
+        paired: Modality -> another modality -> number of recordings with both.
+        gaps: Total number of gaps between labelled pieces of recordings.
+        gap_seconds: Total duration of the gaps.
+        background: Class of the gaps in ``dataset.toml``; None if unset.
+        split: Name of the split that training can use.
         sides: Its ``train``, ``validation`` and ``test``.
         unlisted: Recordings in the folder that the manifest does not name.
-        remarks: What else to know before training.
+        remarks: Further remarks to read before training.
     """
 
     name: str
@@ -153,12 +153,12 @@ class Survey:
     remarks: tuple[str, ...]
 
     def modality(self, name: str) -> ModalitySurvey:
-        """The one of that name."""
+        """Return the modality of that name."""
         return next(m for m in self.modalities if m.name == name)
 
     @property
     def pictures(self) -> tuple[ModalitySurvey, ...]:
-        """Those that are made of pictures."""
+        """Modalities of pictures."""
         return tuple(m for m in self.modalities if m.band is not None)
 
     @property
@@ -168,20 +168,20 @@ class Survey:
 
 
 _Headers = Mapping[str, Mapping[PurePosixPath, Header | DataError]]
-"""By modality and file."""
+"""Headers, or the errors of reading them, by modality and file."""
 
 
 def survey(dataset: Files, source: str, progress: Callable[[int, int], None] | None = None) -> Survey:
-    """Look at a folder's recordings.
+    """Survey a folder's recordings.
 
     Args:
-        dataset: The folder, opened.
+        dataset: The opened folder.
         source: What it was read from, for the report.
-        progress: Called with (files looked at, files in all).
+        progress: Called with (files opened, total number of files).
 
     Raises:
-        DataError: A piece goes on after its recording's end, types or kinds are mixed in a modality, no file of any
-            modality can be read, no split could be trained.
+        DataError: A piece extends past the end of its recording, a modality mixes types or kinds, no file of any
+            modality can be read, or no split can be trained on.
     """
     headers = _headers(dataset, progress)
     _require_inside(dataset, headers)
@@ -214,11 +214,11 @@ def survey(dataset: Files, source: str, progress: Callable[[int, int], None] | N
 
 
 def unlisted(root: Path, table: Table, *, links: bool) -> tuple[str, ...]:
-    """Recordings in a folder that its manifest does not name; none where there is no manifest.
+    """Return the recordings in a folder that its manifest does not name; empty without a manifest.
 
     Args:
         root: The folder.
-        table: What the manifest says.
+        table: Content of the manifest.
         links: Whether symbolic links may lead out of the folder.
 
     Raises:
@@ -231,25 +231,25 @@ def unlisted(root: Path, table: Table, *, links: bool) -> tuple[str, ...]:
 
 
 def unlisted_said(manifest: str, names: Sequence[str]) -> str:
-    """That a manifest does not name recordings, and how they are taken in."""
+    """Message about recordings that a manifest does not name, and how to add them."""
     count = f"{len(names)} recording{'' if len(names) == 1 else 's'}"
     more = "" if len(names) <= _FAULTS_SHOWN else ", ..."
     return (
-        f"{count} that {manifest} does not name, not used: {', '.join(names[:_FAULTS_SHOWN])}{more}; to take them in "
-        f"add rows, or delete {manifest} and write it and the recipe anew: kd-edge data init DIR --force"
+        f"{count} that {manifest} does not name, not used: {', '.join(names[:_FAULTS_SHOWN])}{more}; to use them add "
+        f"rows, or delete {manifest} and write it and the recipe again: kd-edge data init DIR --force"
     )
 
 
 def some_pictures(
     dataset: Files, modality: str, seconds: float, clips: int = 12
 ) -> list[npt.NDArray[np.uint8] | npt.NDArray[np.uint16]]:
-    """A picture of the beginning and one of the middle of so many recordings, evenly spread.
+    """Read two pictures, from the beginning and the middle, of evenly spread recordings.
 
     Args:
-        dataset: The folder, opened.
-        modality: Which pictures.
-        seconds: How long a recording about is.
-        clips: How many; what of them cannot be read is left out.
+        dataset: The opened folder.
+        modality: Modality of the pictures.
+        seconds: Approximate duration of a recording.
+        clips: Number of recordings; unreadable pictures are left out.
 
     Returns:
         (H, W) or (H, W, 3) each.
@@ -257,31 +257,31 @@ def some_pictures(
     rows = [row for row in dataset.rows if modality in row.files]
     media, pictures = dataset.media(modality), []
     for row in rows[:: max(1, len(rows) // clips)][:clips]:
-        late = dataset.settings.of(modality).offset_s + row.offsets_s.get(modality, 0.0)
+        offset = dataset.settings.of(modality).offset_s + row.offsets_s.get(modality, 0.0)
         for moment in (0.0, seconds / 2):
-            start = max(0.0, row.start_s - late + moment)
-            with suppress(DataError):  # it is among the damaged, or shorter
+            start = max(0.0, row.start_s - offset + moment)
+            with suppress(DataError):  # damaged, or shorter than ``seconds``
                 pictures.append(media.read(dataset.root / row.files[modality], start, start + 0.1).frames[0])
     return pictures
 
 
 def _headers(dataset: Files, progress: Callable[[int, int], None] | None) -> _Headers:
-    """Headers of each modality's files, or what is wrong with them."""
+    """Read the headers of each modality's files; errors take their place."""
     files = {m: sorted({row.files[m] for row in dataset.rows if m in row.files}) for m in dataset.modalities}
-    wanted = [(m, path) for m, paths in files.items() for path in paths]
-    wanted = wanted[:: -(-len(wanted) // MOST_HEADERS)]
+    chosen = [(m, path) for m, paths in files.items() for path in paths]
+    chosen = chosen[:: -(-len(chosen) // MOST_HEADERS)]
     found: dict[str, dict[PurePosixPath, Header | DataError]] = {m: {} for m in files}
     pool = ThreadPoolExecutor(min(THREADS, usable_cores() + 1), thread_name_prefix="kd-edge header")
     try:
-        running = {pool.submit(_header, dataset, m, path): (m, path) for m, path in wanted}
+        running = {pool.submit(_header, dataset, m, path): (m, path) for m, path in chosen}
         for done, future in enumerate(as_completed(running), 1):
             m, path = running[future]
             found[m][path] = future.result()
             if progress is not None:
-                progress(done, len(wanted))
+                progress(done, len(chosen))
     finally:  # Ctrl-C must not wait for thousands of files
         pool.shutdown(wait=True, cancel_futures=True)
-    return {m: dict(sorted(its.items())) for m, its in found.items()}
+    return {m: dict(sorted(headers.items())) for m, headers in found.items()}
 
 
 def _header(dataset: Files, modality: str, path: PurePosixPath) -> Header | DataError:
@@ -292,20 +292,20 @@ def _header(dataset: Files, modality: str, path: PurePosixPath) -> Header | Data
 
 
 def _require_inside(dataset: Files, headers: _Headers) -> None:
-    """Raise a DataError where a piece begins or ends after its recording has ended."""
+    """Raise a DataError if a piece begins or ends after the end of its recording."""
     faults = []
     for row in dataset.rows:
         for modality, path in row.files.items():
             header = headers[modality].get(path)
-            late = dataset.settings.of(modality).offset_s + row.offsets_s.get(modality, 0.0)
-            begin, end = row.start_s - late, None if row.end_s is None else row.end_s - late
+            offset = dataset.settings.of(modality).offset_s + row.offsets_s.get(modality, 0.0)
+            start, end = row.start_s - offset, None if row.end_s is None else row.end_s - offset
             if not isinstance(header, Header) or header.seconds <= 0:
                 continue
-            if begin > header.seconds or (end or 0.0) > header.seconds + LATE_SECONDS:
-                piece = f"{begin:g} s to {'its end' if end is None else f'{end:g} s'}"
+            if start > header.seconds or (end or 0.0) > header.seconds + LATE_SECONDS:
+                piece = f"{start:g} s to {'its end' if end is None else f'{end:g} s'}"
                 where = f"line {row.line}: " if row.line else ""
                 faults.append(
-                    f"{where}{printable(str(path))} lasts {header.seconds:.2f} s, its piece goes from {piece}"
+                    f"{where}{printable(str(path))} lasts {header.seconds:.2f} s, its piece extends from {piece}"
                 )
     if faults:
         more = f"; and {len(faults) - _FAULTS_SHOWN} more" if len(faults) > _FAULTS_SHOWN else ""
@@ -317,10 +317,10 @@ def _require_inside(dataset: Files, headers: _Headers) -> None:
 
 
 def _modality(dataset: Files, name: str, headers: Mapping[PurePosixPath, Header | DataError]) -> ModalitySurvey:
-    """All about one modality.
+    """Survey one modality.
 
     Raises:
-        DataError: Its files hold different things.
+        DataError: Its files contain different types.
     """
     sound = {path: header for path, header in headers.items() if isinstance(header, Header)}
     _require_alike(dataset, name, sound)
@@ -353,21 +353,21 @@ def _require_alike(dataset: Files, name: str, headers: Mapping[PurePosixPath, He
     for path, header in headers.items():
         kinds[header.dtype, header.size is not None].append(path)
     if len(kinds) > 1:
-        said = "; ".join(
+        groups = "; ".join(
             f"{len(paths)} of {dtype} {'pictures' if is_picture else 'signals'} ({printable(str(paths[0]))})"
             for (dtype, is_picture), paths in sorted(kinds.items(), key=lambda item: -len(item[1]))
         )
         raise DataError(
-            f"the {name} files of {dataset.root} are mixed: {said}",
+            f"the {name} files of {dataset.root} are mixed: {groups}",
             "one type",
-            "convert some, or give them a modality of their own",
+            "convert some, or give them another modality",
         )
-    wanted = dataset.settings.of(name).dtype
+    configured = dataset.settings.of(name).dtype
     for dtype, _ in kinds:
-        if wanted is not None and dtype != wanted:
+        if configured is not None and dtype != configured:
             raise DataError(
-                f"dtype of [modality.{name}] in dataset.toml is {wanted}, its {len(headers)} files hold {dtype}",
-                "what the files hold",
+                f"dtype of [modality.{name}] in dataset.toml is {configured}, its {len(headers)} files contain {dtype}",
+                "the type of the files",
                 f"set it to {dtype}, or leave it out",
             )
 
@@ -381,12 +381,12 @@ def _no_pictures(dataset: Files, modalities: Iterable[ModalitySurvey]) -> DataEr
             "fetch them again, or convert them, for example with ffmpeg",
         )
     return DataError(
-        f"{dataset.root} holds signals only ({', '.join(dataset.modalities)})", "pictures to train on", "add them"
+        f"{dataset.root} contains only signals ({', '.join(dataset.modalities)})", "pictures to train on", "add them"
     )
 
 
 def _seconds(row: Row, header: Header) -> float:
-    """How long a labelled piece is; whole recordings to the end of their last frame."""
+    """Duration of a labelled piece; whole recordings include the duration of their last frame."""
     whole = header.seconds + (1 / header.fps if header.fps > 0 else 0.0)
     return max(0.0, (whole if row.end_s is None else row.end_s) - row.start_s)
 
@@ -407,17 +407,18 @@ def _classes(dataset: Files, lengths: Mapping[str, float]) -> Iterator[ClassSurv
     for row in dataset.rows:
         rows[row.label].append(row)
     for label in dataset.labels:
-        its = rows[label]
-        seconds = _spread([lengths[row.id] for row in its if row.id in lengths])
-        yield ClassSurvey(label, len(its), tuple(_counted(row.subject for row in its if row.subject)), seconds)
+        of_class = rows[label]
+        seconds = _spread([lengths[row.id] for row in of_class if row.id in lengths])
+        subjects = tuple(_counted(row.subject for row in of_class if row.subject))
+        yield ClassSurvey(label, len(of_class), subjects, seconds)
 
 
 def _sides(dataset: Files) -> tuple[str, dict[str, Side], list[str]]:
-    """Name and sides of the first split that can be trained, and what to know of it.
+    """Name and sides of the first split that can be trained on, and remarks on it.
 
     Raises:
-        DataError: None can, or that of ``test_subjects`` in ``dataset.toml`` cannot: another protocol than the one
-            that somebody has written down is none of ours to take.
+        DataError: No split can be trained on, or that of ``test_subjects`` in ``dataset.toml`` cannot: a protocol that
+            the user has chosen must not be replaced by another one.
     """
     notes: list[str] = []
     for name in (dataset.splits()[0], dataset.splits()[1]):
@@ -432,30 +433,33 @@ def _sides(dataset: Files) -> tuple[str, dict[str, Side], list[str]]:
         train, validation = training_sides(split, ())
         sides = {"train": train, "validation": validation, "test": split.test}
         if not validation:
-            notes.append("nobody is left for validation: the last epoch is kept, and confidence is not calibrated")
+            notes.append("no validation side: the last epoch is kept, and confidence is not calibrated")
         absent = sorted({s.label for s in train} - {s.label for s in split.test})
         if absent:
             notes.append(f"classes without a test clip: {listed(dataset.labels[k] for k in absent)}")
         return (
             name,
-            {side: Side(len(its), tuple(_counted(s.subject for s in its if s.subject))) for side, its in sides.items()},
+            {
+                side: Side(len(samples), tuple(_counted(s.subject for s in samples if s.subject)))
+                for side, samples in sides.items()
+            },
             notes,
         )
     raise fault
 
 
 def _few_subjects(dataset: Files) -> Iterator[str]:
-    """Classes that few people perform; those of one alone are among the data set's own remarks."""
+    """Remark on classes performed by few people; those of a single one are in the data set's own remarks."""
     subjects = defaultdict[str, set[str]](set)
     for row in dataset.rows:
         subjects[row.label] |= {row.subject} - {""}
     few = {label: len(names) for label, names in sorted(subjects.items()) if 1 < len(names) < FEW_SUBJECTS}
     if few:
-        yield f"classes that fewer than {FEW_SUBJECTS} subjects perform: {listed(few)}"
+        yield f"classes performed by fewer than {FEW_SUBJECTS} subjects: {listed(few)}"
 
 
 def _counted(names: Iterable[str]) -> dict[str, int]:
-    """How often each occurs, numbers in their order."""
+    """Number of occurrences of each name, shorter names first so that numbers are in order."""
     return dict(sorted(Counter(names).items(), key=lambda item: (len(item[0]), item[0])))
 
 

@@ -168,7 +168,7 @@ def test_clips_that_are_no_use_are_refused(student, tmp_path, array, error, foun
 
 
 def test_an_empty_folder_and_none_are_refused(student: Artifact, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no recording"):
+    with pytest.raises(DataError, match="contains no recording"):
         clips_of_class(tmp_path, "wave", 10, student.manifest)
     with pytest.raises(DataError, match="no folder"):
         clips_of_class(tmp_path / "none", "wave", 10, student.manifest)

@@ -76,7 +76,7 @@ def test_figures_as_json(kd: Kd, tmp_path: Path) -> None:
         (("student.onnx", "--add", "=clips"), "blank"),
         (("student.onnx", "--add", "clap=clips"), "a class already"),
         (("student.onnx", "--add", "wave=none"), "no folder none. Expected a folder of recordings. Fix: correct --add"),
-        (("student.onnx", "--add", "wave=empty"), "empty holds no recording. Expected files with one of ."),
+        (("student.onnx", "--add", "wave=empty"), "empty contains no recording. Expected files with one of ."),
         (("student.onnx", "--add", "wave=clips", "--keep", "none"), "Fix: correct --keep"),
         (("student.onnx", "--add", "wave=clips", "--key", "none.key"), "none.key"),
         (("student.onnx", "--add", "wave=clips", "--out", "clips"), "it is a folder"),

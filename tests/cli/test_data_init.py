@@ -249,7 +249,7 @@ def test_a_manifest_stays_as_it_is_and_says_what_it_does_not_name(kd: Kd, own: O
     code, text, _ = kd("data", "init", "gestures")
     assert code == 0
     assert "columns that are not read: mood" in text
-    assert "1 recording that manifest.csv does not name, not used: wave/new_ir.npy; to take them in" in text
+    assert "1 recording that manifest.csv does not name, not used: wave/new_ir.npy; to use them add rows" in text
     assert (own.root / "manifest.csv").read_bytes() == before
 
 
@@ -260,7 +260,7 @@ def test_recordings_that_came_later_are_told_and_can_be_taken_in(kd: Kd, own: Ow
     assert "does not name" not in kd("data", "check", "files", "--data", "gestures", "--quick")[1]
     for take in (8, 9):
         own.clip(f"wave/s1_t{take}_ir.npy")
-    said = "2 recordings that manifest.csv does not name, not used: wave/s1_t8_ir.npy, wave/s1_t9_ir.npy; to take them"
+    said = "2 recordings that manifest.csv does not name, not used: wave/s1_t8_ir.npy, wave/s1_t9_ir.npy; to use them"
     code, text, _ = kd("data", "check", "files", "--data", "gestures", "--quick")
     assert (code, said in text) == (0, True)
     code, _, error = kd("train", "--data", "gestures", "--dry-run", *TINY)
@@ -433,11 +433,11 @@ def _test_subjects_leave_no_class(own: Own) -> None:
 
 
 FAULTS: dict[Callable[[Own], None], str] = {
-    _empty: "gestures holds no recording",
+    _empty: "gestures contains no recording",
     _one_class: "gestures has one class, 'wave'",
     _outside: "line 2: ir '../secret.npy' lies outside the folder",
     _missing: "line 2: no ir file gone.npy",
-    _beyond: "line 3: long.npy lasts 0.97 s, its piece goes from 0.5 s to 9 s",
+    _beyond: "line 3: long.npy lasts 0.97 s, its piece extends from 0.5 s to 9 s",
     _reversed: "line 2: the piece ends at 0.2 s, before it begins at 0.5 s",
     _twice: "lines 2 and 3: two rows with id '1'",
     _capitals: "lines 2 and 3: labels 'sit down' and 'Sit_down' differ by capitals or blanks only",
@@ -445,11 +445,11 @@ FAULTS: dict[Callable[[Own], None], str] = {
     _mixed: "16 of uint8 pictures (kick/s0_t0_ir.npy); 1 of uint16 pictures (wave/s9_t9_ir.npy)",
     _mixed_kinds: "1 of float32 signals (wave/s9_t9_ir.npy)",
     _all_damaged: "no picture of gestures can be read: 4 damaged files",
-    _signals_only: "gestures holds signals only (acc)",
-    _two_words: "two words that change: 'kick' and 'anna'",
+    _signals_only: "gestures contains only signals (acc)",
+    _two_words: "two words that vary: 'kick' and 'anna'",
     _class_without_pictures: "ir of gestures has no training clip of 'jump' that can be read",
     _faulty_settings: "labls: unknown key (did you mean 'labels'?)",
-    _another_type: "dtype of [modality.ir] in dataset.toml is uint16, its 16 files hold uint8",
+    _another_type: "dtype of [modality.ir] in dataset.toml is uint16, its 16 files contain uint8",
     _unknown_test_subject: "test_subjects in dataset.toml names 's9'",
     _test_subjects_leave_no_class: "split 'default' has no training sample of 'jump'",
 }
@@ -496,8 +496,8 @@ def test_one_subject_alone_is_warned_of(kd: Kd, own: Own) -> None:
         own.clip(f"sit/s{who}_t0_ir.npy")
     code, text, _ = kd("data", "init", "gestures")
     assert code == 0
-    assert "classes that one subject alone performs: 'jump'" in text
-    assert "classes that fewer than 3 subjects perform: 'sit'" in text
+    assert "classes performed by only one subject: 'jump'" in text
+    assert "classes performed by fewer than 3 subjects: 'sit'" in text
     assert "'kick' has 8 recordings, 'sit' 2" in text
     assert "classes without a test clip: 'jump', 'sit'" in text
 
@@ -511,7 +511,7 @@ def test_a_class_that_only_the_test_subject_performs(kd: Kd, own: Own) -> None:
     assert (
         "split 'default' cannot be trained: split 'default' has no training sample of 'jump'; split 'clips' is" in text
     )
-    assert "one person's clips may lie on both sides" in text
+    assert "one person's clips may be on both sides" in text
     assert recipes.load("train", str(own.root / "recipe.toml"), Recipe).split == "clips"
 
 

@@ -47,7 +47,7 @@ def test_a_manifest_is_replaced_only_when_asked(kd: Kd, videos: Path) -> None:
     (videos / "manifest.csv").write_text("mine")
     code, text, error = kd("data", "import", source)
     assert (code, text) == (2, "")
-    assert "manifest.csv already. Expected a folder without a manifest. Fix: --force writes it anew" in one_line(error)
+    assert "manifest.csv exists already. Expected a folder without a manifest. Fix: overwrite it" in one_line(error)
     assert (videos / "manifest.csv").read_text() == "mine"
     code, text, error = kd("data", "import", source, "--force", "--json")
     assert (code, error) == (0, "")

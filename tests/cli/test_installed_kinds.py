@@ -45,7 +45,7 @@ def test_a_broken_package_is_one_line(kd: Kd, install: Install) -> None:
     install("1 / 0")
     code, text, error = kd("data", "check", "mine")
     assert (code, text) == (2, "")
-    assert "the package mine-package 1.0 brings the data kind 'mine' as mine_package:Mine" in one_line(error)
+    assert "the package mine-package 1.0 provides the data kind 'mine' as mine_package:Mine" in one_line(error)
     assert kd("data", "check", "synthetic", "--modality", "none")[2].startswith("error: synthetic has no modality")
 
 

@@ -32,22 +32,22 @@ def test_classes_are_counted_on_every_side() -> None:
         (
             {"walk": ClassCount(30, 3, 20, 5, 5), "fall": ClassCount(15, 2, 9, 3, 3)},
             [
-                "fewer than 3 subjects perform 'fall': too few for another one in training, validation and test each",
+                "fewer than 3 subjects perform 'fall': too few for a different one in training, validation and test",
                 "fewer than 10 training clips of 'fall': record more, or repeat = 4 below [student]",
             ],
         ),
         (
             {"walk": ClassCount(50, 3, 40, 0, 5), "fall": ClassCount(20, 3, 10, 3, 0)},
             [
-                "no validation clip of 'walk': the choice of the epoch does not see them",
-                "no test clip of 'fall': figures will not tell of them",
+                "no validation clip of 'walk': the choice of the epoch ignores them",
+                "no test clip of 'fall': the figures will not cover them",
                 "'walk' has 40 training clips and 'fall' 10, more than 3 times as many: class_weights = 'balanced' or "
                 "sampler = 'balanced' below [student]",
             ],
         ),
         (
             {"walk": ClassCount(50, 3, 30, 3, 5), "fall": ClassCount(20, 3, 0, 3, 2)},
-            ["no training clip of 'fall': a training cannot start"],
+            ["no training clip of 'fall': training cannot start"],
         ),
         ({"walk": ClassCount(30, 0, 20, 0, 5), "fall": ClassCount(15, 0, 10, 0, 2)}, []),  # nobody known, none held out
         ({"walk": ClassCount(30, 3), "fall": ClassCount(1, 3)}, []),

@@ -80,7 +80,7 @@ def test_faults_of_settings_are_told_with_their_place(gestures: Path) -> None:
 def test_an_unknown_kind_is_told_with_all_that_are_known(gestures: Path) -> None:
     told = "unknown 'gesture' (did you mean 'gestures'?), known here: synthetic, utd_mhad, ntu_rgbd, pku_mmd, "
     told += "berkeley_mhad, mmact, fir_action, files, gestures; "
-    told += "a package may bring others (entry points kd_edge.datasets)"
+    told += "packages may add others (entry points kd_edge.datasets)"
     assert unknown_kind("gesture") == told
     with pytest.raises(ConfigError) as error:
         recipes.validate(tiny_values(data={"kind": "gesture"}, segments=1), Recipe, "recipe")
@@ -112,16 +112,20 @@ class Mine(OwnData):
         ("raise SystemExit(3)", "mine_package:Mine", "SystemExit: 3"),
         ("def", "mine_package:Mine", "SyntaxError"),
         ("", "mine_package:Mine", "has no attribute 'Mine'"),
-        ("Mine = 3", "mine_package:Mine", "it is no class made of kd_edge.data.OwnData with a method open"),
-        ("class Mine: kind = 'mine'", "mine_package:Mine", "it is no class made of"),
-        (WHOLE.replace("def open(self", "def opened(self"), "mine_package:Mine", "it is no class made of"),
+        ("Mine = 3", "mine_package:Mine", "it is not a subclass of kd_edge.data.OwnData with a method open"),
+        ("class Mine: kind = 'mine'", "mine_package:Mine", "it is not a subclass of"),
+        (WHOLE.replace("def open(self", "def opened(self"), "mine_package:Mine", "it is not a subclass of"),
         (
             WHOLE.replace('kind: str = "mine"', 'kind: str = "other"'),
             "mine_package:Mine",
-            "its field kind says 'other'",
+            "the default of its field kind is 'other'",
         ),
-        (WHOLE.replace('kind: str = "mine"', ""), "mine_package:Mine", "its field kind says PydanticUndefined"),
-        ("", "mine_package", "it is no class made of"),
+        (
+            WHOLE.replace('kind: str = "mine"', ""),
+            "mine_package:Mine",
+            "the default of its field kind is PydanticUndefined",
+        ),
+        ("", "mine_package", "it is not a subclass of"),
     ],
     ids=lambda value: None if value is None or len(value) > 30 else value,
 )
@@ -131,7 +135,7 @@ def test_a_broken_package_is_named(install: Install, text: str | None, value: st
         (site / "mine_package.py").unlink()
     with pytest.raises(ConfigError) as error:
         data_config({"kind": "mine"}, "test")
-    assert "the package mine-package 1.0 brings the data kind 'mine' as mine_package" in str(error.value)
+    assert "the package mine-package 1.0 provides the data kind 'mine' as mine_package" in str(error.value)
     assert told in str(error.value)
     assert "\n" not in str(error.value)
     assert data_config({"kind": "files"}, "test") == FilesData()
@@ -140,7 +144,7 @@ def test_a_broken_package_is_named(install: Install, text: str | None, value: st
 def test_a_kind_of_ours_may_not_be_brought(install: Install) -> None:
     install("1 / 0", kind="files")
     with pytest.raises(
-        ConfigError, match=r"the package mine-package 1\.0 brings a data kind 'files', which kd-edge has"
+        ConfigError, match=r"the package mine-package 1\.0 provides a data kind 'files', which is built into"
     ):
         open_dataset(FilesData(), Path())
     assert known_kinds() == KINDS
@@ -159,7 +163,7 @@ def test_two_packages_may_not_bring_one_kind(install: Install) -> None:
         (("", ""), None, ""),
         (("remarks = splits", "remarks"), ConfigError, "kind 'mine', a Dataset, lacks 'splits'"),
         (('"2", "s"', '"1", "s"'), DataError, "two samples of kind 'mine' have the id '1'"),
-        (('"t", 1', '"t", 2'), DataError, "sample '2' of kind 'mine' has the label 2. Expected a position in its 2"),
+        (('"t", 1', '"t", 2'), DataError, "sample '2' of kind 'mine' has the label 2. Expected an index into its 2"),
     ],
     ids=["whole", "member", "id", "label"],
 )

@@ -301,7 +301,7 @@ def test_clips_that_stay_without_a_row_are_told_by_name(tmp_path, monkeypatch, c
     (clip,) = tmp_path.glob("*.mkv")
     assert f"clips without a row in {tmp_path}/manifest.csv: {clip.name}" in caplog.text
     assert (recorder.counters.clips, recorder.counters.lost) == (0, 1)
-    assert "has been written by another program" in recorder.fault
+    assert "has been locked by another program" in recorder.fault
 
 
 def test_rows_that_wait_are_bounded(tmp_path, monkeypatch):

@@ -1,1 +1,1 @@
-"""The frame cache: decoded once, resized, read by every epoch."""
+"""The frame cache: frames decoded and resized once, read in every epoch."""

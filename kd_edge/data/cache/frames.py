@@ -1,14 +1,14 @@
 """The frame cache: decoded, resized frames of many clips in one memory-mapped file, so that training never waits.
 
-A cache is a folder named by the SHA-256 of everything that decides its content; it is written beside its final place
-and moved there in one step, so that it is either complete or absent. A preparation that was killed goes on where it
-was; what it left (``.tmp-<name>``) is deleted a week later. ``.lock-<name>`` is there while a cache is being made.
+A cache is a folder named by the SHA-256 of everything that determines its content. It is written to a temporary folder
+and renamed, so that it is either complete or absent. A preparation that was killed is resumed; its files
+(``.tmp-<name>``) are deleted after a week. ``.lock-<name>`` exists while a cache is being made.
 
-    <cache root>/<data set>-<modality>-<key>/frames.bin   frames of all clips, one after the other
+    <cache root>/<data set>-<modality>-<key>/frames.bin   frames of all clips, concatenated
                                              stamps.npy   (all frames,) int64, ns from the start of each sample
-                                             limits.npy   (all frames, 2) float32, what each frame alone says of them
-                                             places.npy   (all frames, 3) float32, where the person is, if asked for
-                                             index.json   where each clip lies, which samples were skipped and why
+                                             limits.npy   (all frames, 2) float32, limits of each frame alone
+                                             places.npy   (all frames, 3) float32, position of the person, on request
+                                             index.json   offset of each clip, skipped samples and the reasons
 """
 
 from __future__ import annotations
@@ -37,9 +37,8 @@ from kd_edge.resizing import Holes
 from kd_edge.types import Float32, Int64
 from kd_edge.window import AnyWindow
 
-_LEFTOVER_SECONDS = (
-    7 * 24 * 3600
-)  # hours of decoding are worth a weekend's wait; a cache given up must not stay forever
+# Hours of decoding are kept over a weekend, but an abandoned cache must not stay forever.
+_LEFTOVER_SECONDS = 7 * 24 * 3600
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TEMPORARY, _LOCK = ".tmp-", ".lock-"
 
@@ -50,10 +49,10 @@ class CachedClip(NamedTuple):
     """Views into the cache; nothing is copied.
 
     Attributes:
-        frames: (T, h, w) or (T, h, w, 3), uint8 or uint16, read-only, as ``resizing.resize`` returns them.
+        frames: (T, h, w) or (T, h, w, 3), uint8 or uint16, read-only, as returned by ``resizing.resize``.
         stamps_ns: (T,) int64, 0 at the start of the sample.
         own_limits: (T, 2) float32, limits of each frame alone; NaN for a fixed window.
-        own_places: (T, 3) float32, where the person is in each frame alone; None unless a person region was asked for.
+        own_places: (T, 3) float32, position of the person in each frame alone; None without a person region.
     """
 
     frames: npt.NDArray[Any]
@@ -67,11 +66,11 @@ class CachedClips:
 
     Attributes:
         path: Folder of the cache.
-        modality: What was cached.
-        samples: Samples that are in it, in the order they were asked for.
-        skipped: Sample id -> why it is not in it.
+        modality: The cached modality.
+        samples: Cached samples, in the order requested.
+        skipped: Sample id -> why it is not cached.
         fingerprint: SHA-256 (hex) of the data set's content and the settings.
-        image_format: Of the original images.
+        image_format: Format of the original images.
         bytes: Size of the frames.
         median_seconds: Median duration of the clips, first to last frame.
     """
@@ -90,14 +89,14 @@ class CachedClips:
         self._dtype = np.dtype(self.image_format.dtype)
         self._places = {e["sample"]["id"]: (e["offset"], tuple(e["shape"]), e["first"]) for e in index["clips"]}
         if (path / "frames.bin").stat().st_size != self.bytes:
-            raise ValueError("frames.bin has another size than the index says")
+            raise ValueError("the size of frames.bin differs from that in the index")
         self._frames = np.memmap(path / "frames.bin", dtype=np.uint8, mode="r")
         self._stamps: Int64 = np.load(path / "stamps.npy", allow_pickle=False)
         self._limits: Float32 = np.load(path / "limits.npy", allow_pickle=False)
         places = path / "places.npy"
         self._all_places: Float32 | None = np.load(places, allow_pickle=False) if places.exists() else None
         if not len(self._stamps) == len(self._limits) == index["frames"]:
-            raise ValueError("stamps.npy or limits.npy has another length than the index says")
+            raise ValueError("the length of stamps.npy or limits.npy differs from that in the index")
 
     def __reduce__(self) -> tuple[type[CachedClips], tuple[Path]]:
         return CachedClips, (self.path,)  # a loader process opens the map itself instead of receiving its content
@@ -112,13 +111,13 @@ class CachedClips:
         return sample_id in self._places
 
     def clip(self, sample_id: str) -> CachedClip:
-        """Frames, stamps and percentile limits of one sample, without copying.
+        """Return frames, stamps and limits of one sample, without copying.
 
         Raises:
-            DataError: The sample is not in the cache; says why it was skipped.
+            DataError: The sample is not in the cache; the message has the reason.
         """
         if sample_id not in self._places:
-            reason = self.skipped.get(sample_id, "it was not asked for when the cache was made")
+            reason = self.skipped.get(sample_id, "it was not requested when the cache was made")
             raise DataError(f"sample {sample_id} is not cached: {reason}", "a cached sample", "kd-edge data check")
         offset, shape, first = self._places[sample_id]
         size = int(np.prod(shape)) * self._dtype.itemsize
@@ -140,29 +139,29 @@ def prepare(
     region: AnyRegion | None = None,
     holes: Holes = "averaged",
 ) -> CachedClips:
-    """Open the cache of these clips, made first where it is not there yet.
+    """Open the cache of these clips, creating it if necessary.
 
-    Where another process is making the same cache it waits for it, and says so once through the logger
-    ``kd_edge.data``; other caches are made at the same time.
+    If another process is creating the same cache, wait for it, with one message to the logger ``kd_edge.data``;
+    different caches can be created at the same time.
 
     Args:
-        dataset: Where the clips come from.
-        samples: Which ones; ask for the whole data set when several splits will use it.
+        dataset: Data set of the clips.
+        samples: Samples to cache; request the whole data set if several splits will use it.
         modality: An image modality.
         resize_px: Shorter side of the cached frames.
-        window: Adds each frame's own limits; a fixed one or None needs none.
-        root: Folder of the caches; None takes ``cache_root()``.
-        progress: Called with (clips done, clips in all) while decoding.
-        every: Keep every n-th frame, the first one included, with its own stamp.
-        region: A person region adds where the person is in each frame; others need nothing.
-        holes: What pixels without a measurement do where resizing averages.
+        window: Adds each frame's own limits, unless it is fixed or None.
+        root: Folder of the caches; None for ``cache_root()``.
+        progress: Called with (clips done, total number of clips) while decoding.
+        every: Keep every n-th frame, beginning with the first, with its own stamp.
+        region: A person region adds the position of the person in each frame; other regions add nothing.
+        holes: How resizing treats pixels without a measurement.
 
     Returns:
-        The ready cache. Damaged or absent recordings are left out and named in ``skipped``.
+        The ready cache. Damaged or missing recordings are left out and listed in ``skipped``.
 
     Raises:
-        DataError: Nothing could be decoded or the disk is full; nothing is left half-written. Or the folder cannot be
-            written; what is kept to go on with next time is named.
+        DataError: Nothing could be decoded, or the disk is full; partial files are removed. Or the folder is not
+            writable; the message names the partial files kept for resuming.
         ConfigError: No root was given, and none is known.
     """
     root = cache_root() if root is None else root
@@ -176,7 +175,7 @@ def prepare(
     try:
         root.mkdir(parents=True, exist_ok=True)
         with _lock(path):
-            ready = _open(path)  # another process may have made it meanwhile
+            ready = _open(path)  # another process may have created it in the meantime
             if ready is None:
                 _make(path, job, fingerprint, progress)
                 ready = CachedClips(path)
@@ -187,14 +186,14 @@ def prepare(
 
 @contextmanager
 def _lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """One preparation of a cache at a time.
+    """Hold the lock of a cache, so that only one process creates it.
 
     Yields:
-        Whether it is held; without waiting it is not where another process holds it.
+        Whether the lock is held; without waiting, False if another process holds it.
     """
 
     def waiting() -> None:
-        log.warning("waiting for another process, which makes %s", path)
+        log.warning("waiting for another process that is creating %s", path)
 
     with held(path.with_name(_LOCK + path.name), waiting if wait else None) as is_held:
         yield is_held
@@ -211,7 +210,7 @@ def cache_fingerprint(
     region: AnyRegion | None = None,
     holes: Holes = "averaged",
 ) -> str:
-    """SHA-256 (hex) that the cache of these clips has or would have, see ``prepare``; nothing is decoded."""
+    """Return the SHA-256 (hex) of the cache that ``prepare`` opens or would create; nothing is decoded."""
     form = dataset.image_format(modality)
     job = Job(dataset, tuple(samples), modality, form, resize_px, window, every, region, holes)
     return _fingerprint(job)
@@ -234,7 +233,7 @@ def _content_key(job: Job, sample: Sample) -> str:
 
 
 def _open(path: Path) -> CachedClips | None:
-    """The cache, or None when it is absent or damaged."""
+    """The cache, or None if it is missing or damaged."""
     try:
         return CachedClips(path)
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
@@ -242,7 +241,7 @@ def _open(path: Path) -> CachedClips | None:
 
 
 def _make(path: Path, job: Job, fingerprint: str, progress: Callable[[int, int], None] | None) -> None:
-    """Write a cache beside its place and move it there; the caller holds the lock."""
+    """Write a cache to a temporary folder and rename it; the caller holds the lock."""
     _clean(path)
     temporary = path.with_name(_TEMPORARY + path.name)
     if path.exists():
@@ -251,21 +250,21 @@ def _make(path: Path, job: Job, fingerprint: str, progress: Callable[[int, int],
         temporary.mkdir(exist_ok=True)
         try:
             pack(temporary, job, fingerprint, progress)
-        except (ValueError, KeyError, TypeError):  # what a kill left is damaged: from the start
+        except (ValueError, KeyError, TypeError):  # the files of a killed process are damaged: start over
             shutil.rmtree(temporary)
             temporary.mkdir()
             pack(temporary, job, fingerprint, progress)
         temporary.replace(path)
-    except Exception as error:  # an interrupted preparation is kept and goes on next time
+    except Exception as error:  # an interrupted preparation is kept and resumed next time
         if not isinstance(error, OSError) or error.errno in _FULL:  # a full disk must not stay full
             shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
 def _clean(path: Path) -> None:
-    """Delete what killed preparations of other caches left, unless it can still be gone on with or is being made."""
-    left = {name for start in (_TEMPORARY, _LOCK) for name in _names(path.parent, start)}
-    for name in sorted(left - {path.name}):
+    """Delete the files of killed preparations of other caches, unless they can be resumed or are in use."""
+    leftovers = {name for prefix in (_TEMPORARY, _LOCK) for name in _names(path.parent, prefix)}
+    for name in sorted(leftovers - {path.name}):
         other = path.with_name(name)
         with _lock(other, wait=False) as is_held:
             temporary = other.with_name(_TEMPORARY + name)
@@ -273,8 +272,8 @@ def _clean(path: Path) -> None:
                 shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _names(folder: Path, start: str) -> list[str]:
-    return [found.name.removeprefix(start) for found in folder.glob(f"{start}*")]
+def _names(folder: Path, prefix: str) -> list[str]:
+    return [found.name.removeprefix(prefix) for found in folder.glob(f"{prefix}*")]
 
 
 def _resumable(temporary: Path) -> bool:
@@ -288,9 +287,9 @@ def _resumable(temporary: Path) -> bool:
 def _unwritable(path: Path, error: OSError) -> DataError:
     root, temporary = path.parent, path.with_name(_TEMPORARY + path.name)
     full = error.errno in _FULL
-    kept = f"; what was decoded is kept in {temporary} and goes on next time" if _resumable(temporary) else ""
+    kept = f"; decoded clips are kept in {temporary} and resumed next time" if _resumable(temporary) else ""
     return DataError(
         f"the disk of the cache {root} is full" if full else f"cannot write the cache {root} ({error.strerror}{kept})",
-        "room for the decoded frames" if full else "a folder that can be written",
+        "room for the decoded frames" if full else "a writable folder",
         f"free some space there, or set {CACHE_VARIABLE} to another folder",
     )

@@ -1,4 +1,4 @@
-"""Several modalities of the same samples, side by side."""
+"""Cached clips of several modalities, paired by sample."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ class PairedClips:
 
     Args:
         caches: One per modality.
-        samples: The samples wanted, for example one side of a split; None takes those of the first cache.
-        givers: Sample id -> the one whose clips stand in for its own, in all modalities but the first; a control.
+        samples: Requested samples, for example one side of a split; None for those of the first cache.
+        givers: Sample id -> id of the sample whose clips replace its own in all modalities except the first, for
+            control experiments.
 
     Attributes:
-        samples: Samples that every modality has, in the given order.
-        dropped: Sample id -> which modality it lacks and why.
+        samples: Samples with every modality, in the given order.
+        dropped: Sample id -> missing modalities and the reasons.
 
     Raises:
         DataError: No sample is left.
@@ -37,12 +38,12 @@ class PairedClips:
         wanted = caches[0].samples if samples is None else samples
         self.dropped: dict[str, str] = {}
         for sample in wanted:
-            lacking = [c for c in self.caches if sample.id not in c]
-            if lacking:
-                self.dropped[sample.id] = "; ".join(f"{c.modality}: {_reason(c, sample.id)}" for c in lacking)
+            missing = [c for c in self.caches if sample.id not in c]
+            if missing:
+                self.dropped[sample.id] = "; ".join(f"{c.modality}: {_reason(c, sample.id)}" for c in missing)
         self.samples = tuple(s for s in wanted if s.id not in self.dropped)
         if not self.samples:
-            why = next(iter(self.dropped.values()), "no sample was asked for")
+            why = next(iter(self.dropped.values()), "no sample was requested")
             raise DataError(
                 f"no sample has all of {', '.join(c.modality for c in self.caches)}; the first lacks {why}",
                 "samples with every modality",
@@ -53,13 +54,13 @@ class PairedClips:
         return len(self.samples)
 
     def clips(self, index: int) -> tuple[CachedClip, ...]:
-        """Clips of sample number ``index``, one per cache, in the order of the caches."""
+        """Return the clips of sample number ``index``, one per cache, in the order of the caches."""
         first, *others = self.caches
         giver = self.giver(index)
         return first.clip(self.samples[index].id), *(cache.clip(giver) for cache in others)
 
     def giver(self, index: int) -> str:
-        """Id of the sample whose other modalities go with sample number ``index``: its own, but in a control."""
+        """Return the id of the sample that provides the other modalities of sample number ``index``; see ``givers``."""
         sample_id = self.samples[index].id
         return self._givers.get(sample_id, sample_id)
 

@@ -1,7 +1,7 @@
-"""Writes the files of a cache: clips decoded and resized a few ahead, appended one after the other.
+"""Write the files of a cache: clips are decoded and resized a few ahead, and appended in order.
 
-A journal beside the frames says what is written. Decoding a large data set takes hours: a preparation that was
-interrupted goes on after the last clip in the journal.
+A journal next to the frames records the written clips. Decoding a large data set takes hours, so an interrupted
+preparation is resumed after the last clip in the journal.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from kd_edge.types import Float32, Int64
 from kd_edge.window import AnyWindow, FixedWindow, RelativeWindow, own_limits
 
 FORMAT = 1
-"""Of the cache; part of its key."""
+"""Version of the cache format; part of the key."""
 
 _DECODERS = 2  # SciPy, zlib and OpenCV release the interpreter lock
-_LOOKAHEAD = 4  # clips decoded ahead of the one being written: bounds the memory
-_CLIPS_TO_JUDGE = 16  # by which the size of the whole is estimated
+_LOOKAHEAD = 4  # clips decoded ahead of the one being written; limits the memory
+_CLIPS_TO_ESTIMATE = 16  # clips after which the total size is estimated
 
 FRAMES, JOURNAL = "frames.bin", "journal.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a cache is made of."""
+    """Everything that determines the content of a cache."""
 
     dataset: Dataset
     samples: tuple[Sample, ...]
@@ -53,7 +53,7 @@ class Job:
 
     @property
     def window_key(self) -> list[float | None] | None:
-        """What of the window decides the cached limits; smoothing, span and minimum span are applied later."""
+        """Settings of the window that affect the cached limits; smoothing, span and minimum span are applied later."""
         window = self.window
         if window is None or isinstance(window, FixedWindow):
             return None
@@ -63,7 +63,7 @@ class Job:
 
     @property
     def region_key(self) -> list[float | None] | None:
-        """What of the region decides the cached places; smoothing and the square's side are applied later."""
+        """Settings of the region that affect the cached places; smoothing and the square's side are applied later."""
         if not isinstance(self.region, PersonRegion):
             return None
         region = self.region
@@ -78,18 +78,18 @@ class _Decoded(NamedTuple):
 
 
 def pack(folder: Path, job: Job, fingerprint: str, progress: Callable[[int, int], None] | None) -> None:
-    """Fill a folder with a cache, empty or left by an interrupted preparation of the same one; the index comes last.
+    """Write a cache into a folder that is empty or left by an interrupted preparation; the index is written last.
 
     Raises:
-        DataError: Not one sample can be used, or the disk is too small for all of them.
-        OSError: The folder cannot be written.
+        DataError: No sample can be used, or the disk is too small for all of them.
+        OSError: The folder is not writable.
     """
     with (folder / FRAMES).open("ab") as frames, (folder / JOURNAL).open("a+", encoding="utf-8") as journal:
         writer = _Writer(frames, journal, job.image_format)
         first = writer.resume(job.samples)
         for done, (sample, decoded) in enumerate(_decode_all(job, first), first + 1):
             writer.add(sample, decoded)
-            if done - first == _CLIPS_TO_JUDGE:
+            if done - first == _CLIPS_TO_ESTIMATE:
                 _check_room(folder, writer.bytes, done, len(job.samples))
             if progress is not None:
                 progress(done, len(job.samples))
@@ -97,26 +97,26 @@ def pack(folder: Path, job: Job, fingerprint: str, progress: Callable[[int, int]
         try:
             os.fsync(frames.fileno())
         except OSError:
-            journal.truncate(0)  # which frames have reached the disk is unknown: nothing to go on with
+            journal.truncate(0)  # not resumable: it is unknown which frames have reached the disk
             raise
     writer.finish(folder, job.modality, fingerprint)
     (folder / JOURNAL).unlink()
 
 
 def _check_room(folder: Path, written: int, done: int, total: int) -> None:
-    """Stop now, not after hours, when the clips will not fit."""
-    missing, free = written / done * (total - done), shutil.disk_usage(folder).free
-    if missing > free:
+    """Raise a DataError early, instead of after hours, if the clips will not fit."""
+    remaining, free = written / done * (total - done), shutil.disk_usage(folder).free
+    if remaining > free:
         raise DataError(
-            f"the cache of {total} clips needs about {(written + missing) / 1e9:.0f} GB in {folder.parent}, "
-            f"{(written + free) / 1e9:.0f} GB are there",
+            f"the cache of {total} clips needs about {(written + remaining) / 1e9:.0f} GB in {folder.parent}, "
+            f"{(written + free) / 1e9:.0f} GB are available",
             "room for all decoded frames",
             "free some space, set KD_EDGE_CACHE to a larger disk, or cache fewer frames: cache_every=3 in the recipe",
         )
 
 
 def _decode_all(job: Job, start: int) -> Iterator[tuple[Sample, _Decoded | DataError]]:
-    """Decoded and resized clips from position ``start`` on, in order."""
+    """Yield decoded and resized clips from index ``start`` on, in order."""
     pending: deque[tuple[Sample, Future[_Decoded | DataError]]] = deque()
     with ThreadPoolExecutor(_DECODERS, "decode") as decoders:
         try:
@@ -156,7 +156,7 @@ def _decode(job: Job, sample: Sample) -> _Decoded | DataError:
 
 
 class _Writer:
-    """Appends clips and writes down where they are.
+    """Appends clips and records their positions.
 
     Attributes:
         bytes: Size of the frames so far.
@@ -173,12 +173,11 @@ class _Writer:
         self.bytes = self._frames = 0
 
     def resume(self, samples: Sequence[Sample]) -> int:
-        """Take over what the journal says and drop what came after it; returns the number of samples done."""
+        """Restore the state of the journal and drop later frames; return the number of samples done."""
         self._journal.seek(0)
         kept = 0
-        for line, sample in zip(
-            self._journal.read().split("\n")[:-1], samples, strict=False
-        ):  # the last may be cut off
+        lines = self._journal.read().split("\n")[:-1]  # the last may be truncated
+        for line, sample in zip(lines, samples, strict=False):
             entry = json.loads(line)
             if entry["sample"] != asdict(sample):
                 raise ValueError("the journal is of other samples")
@@ -187,7 +186,7 @@ class _Writer:
         self._journal.truncate(kept)
         self._journal.seek(0, os.SEEK_END)
         if self._frames_file.seek(0, os.SEEK_END) < self.bytes:
-            raise ValueError("fewer frames than the journal says")
+            raise ValueError("fewer frames than recorded in the journal")
         self._frames_file.truncate(self.bytes)
         return len(self._clips) + len(self._skipped)
 
@@ -203,7 +202,7 @@ class _Writer:
             for name, values in (("limits", decoded.limits), ("places", decoded.places)):
                 entry[name] = None if np.isnan(values).all() else values.tolist()
         self._take(entry)
-        self._journal.write(json.dumps(entry) + "\n")  # after its frames: a kill in between drops them
+        self._journal.write(json.dumps(entry) + "\n")  # after the frames, so that a kill in between drops them
         self._journal.flush()
 
     def _take(self, entry: dict[str, Any]) -> None:
@@ -220,10 +219,8 @@ class _Writer:
 
     def finish(self, folder: Path, modality: str, fingerprint: str) -> None:
         if not self._clips:
-            why = next(iter(self._skipped.values()), "no sample was asked for")
-            raise DataError(
-                f"not one {modality} clip can be used; the first: {why}", "recordings", "kd-edge data check"
-            )
+            why = next(iter(self._skipped.values()), "no sample was requested")
+            raise DataError(f"no {modality} clip can be used; the first: {why}", "recordings", "kd-edge data check")
         np.save(folder / "stamps.npy", np.concatenate(self._stamps))
         np.save(folder / "limits.npy", np.concatenate(self._limits))
         if not all(np.isnan(places).all() for places in self._places):
@@ -242,5 +239,5 @@ class _Writer:
 
 
 def _measured(values: list[list[float]] | None, frames: int, count: int) -> Float32:
-    """(frames, count) of a journal's line; NaN where nothing was measured."""
+    """(frames, count) values of a journal entry; NaN if nothing was measured."""
     return np.full((frames, count), np.nan, np.float32) if values is None else np.array(values, dtype=np.float32)

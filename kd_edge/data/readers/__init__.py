@@ -1,1 +1,1 @@
-"""Readers of recorded data sets, one file each, and of the files they are made of."""
+"""Readers of recorded data sets, one module each, and of their file formats."""

@@ -1,4 +1,4 @@
-"""Arrays of ``.npy`` files, mapped: they do not pass through memory at once."""
+"""Memory-mapped arrays of ``.npy`` files."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from kd_edge.reading import open_regular
 
 
 def mapped(path: Path) -> npt.NDArray[Any]:
-    """An array as it lies in its file; nothing is unpickled.
+    """Memory-map the array of a file; nothing is unpickled.
 
     Raises:
-        OSError: Not there, or no regular file.
-        ValueError: No array, or a damaged one.
+        OSError: The file is missing or not a regular file.
+        ValueError: The file is not an array, or damaged.
     """
-    open_regular(path).close()  # mapping would wait for a FIFO
+    open_regular(path).close()  # mapping would block on a FIFO
     try:
         array: npt.NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
     except OSError:
         raise
-    except Exception as error:  # of a damaged header NumPy raises whatever Python's own parser does
+    except Exception as error:  # for a damaged header NumPy raises any error of Python's parser
         raise ValueError(reason(error)) from error
     return array

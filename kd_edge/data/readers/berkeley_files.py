@@ -1,4 +1,4 @@
-"""Files of Berkeley MHAD: where they lie, pictures straight from the sensor, their time stamps."""
+"""Files of Berkeley MHAD: their locations, raw pictures of the sensor, and their time stamps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LAYOUT = (
     "Camera/Cluster01/Cam01/S01/A01/R01/img_l01_c01_s01_a01_r01_00000.pgm and "
     "Accelerometer/Shimmer01/acc_h01_s01_a01_r01.txt"
 )
-"""What a copy of the data set looks like, for errors."""
+"""Layout of the data set, for errors."""
 
 SENSORS = 6
 
@@ -31,11 +31,11 @@ _SIGNAL = re.compile(r"acc_h(\d+)_s(\d+)_a(\d+)_r(\d+)\.txt", re.IGNORECASE)
 _TIMES = re.compile(r"(?:corr_moc_img|time_stamps_img)_s(\d+)_a(\d+)_r(\d+)\.txt", re.IGNORECASE)
 _PICTURE = re.compile(r".*?_?(\d+)\.(?:pgm|ppm|png|jpe?g)", re.IGNORECASE)
 _JPEG_END = b"\xff\xd9"
-_HEAVY = re.compile(r"Cluster\d+|Kinect|Mocap|Audio", re.IGNORECASE)  # millions of files without text to read
+_HEAVY = re.compile(r"Cluster\d+|Kinect|Mocap|Audio", re.IGNORECASE)  # millions of files that are not read as text
 
 
 class Performance(NamedTuple):
-    """One repetition of an action; as text ``s01_a02_r03``, as in file names."""
+    """One repetition of an action; its text form is ``s01_a02_r03``, as in file names."""
 
     subject: int
     action: int
@@ -53,13 +53,13 @@ class View(NamedTuple):
 
 
 class Files(NamedTuple):
-    """Where the files of a copy lie.
+    """Files of a copy of the data set.
 
     Attributes:
         pictures: Performance and view -> folder of pictures, never empty.
         signals: Number of the accelerometer -> performance -> file.
-        times: Performance -> time stamps of its pictures, which all cameras share.
-        others: Folders of actions that the data set's classes do not name.
+        times: Performance -> time stamps of its pictures, shared by all cameras.
+        others: Folders of actions that are not classes of the data set.
     """
 
     pictures: dict[tuple[Performance, View], Path]
@@ -69,10 +69,10 @@ class Files(NamedTuple):
 
 
 def find_files(root: Path, actions: int) -> Files:
-    """Find the recordings of actions 1 to ``actions``; the pictures themselves are not looked at.
+    """Find the recordings of actions 1 to ``actions`` without reading the pictures.
 
     Raises:
-        DataError: No folder, or no pictures in it.
+        DataError: The folder is missing or contains no pictures.
     """
     found = Files({}, {n: {} for n in range(1, SENSORS + 1)}, {}, [])
     for path in walk(root, f"the folder of Berkeley MHAD, with {LAYOUT}", _HEAVY):
@@ -91,18 +91,18 @@ def find_files(root: Path, actions: int) -> Files:
     if not found.pictures:
         what = "accelerometers, but no pictures" if any(found.signals.values()) else held(root)
         raise DataError(
-            f"no Berkeley MHAD pictures in {root} (it holds {what})",
+            f"no Berkeley MHAD pictures in {root} (it contains {what})",
             LAYOUT,
-            "give the data set's own folder as --data, or one that holds it as berkeley-mhad/",
+            "give the data set's own folder as --data, or one that contains it as berkeley-mhad/",
         )
     return found
 
 
 def picture_files(folder: Path) -> dict[int, Path]:
-    """Pictures of one clip by their numbers, in order; the last number in a file's name is its own.
+    """Return the pictures of one clip in order, by the last number in their names.
 
     Raises:
-        DataError: None there.
+        DataError: The folder contains no picture.
     """
     try:
         names = sorted(path.name for path in folder.iterdir())
@@ -115,12 +115,12 @@ def picture_files(folder: Path) -> dict[int, Path]:
 
 
 def listing_key(folder: Path) -> str:
-    """SHA-256 (hex) of the names, sizes and modification times of a folder's pictures.
+    """Return the SHA-256 (hex) of the names, sizes and modification times of a folder's pictures.
 
-    The pictures of the whole data set are half a terabyte: their bytes are not read for it.
+    Their content is not read, because the pictures of the whole data set take half a terabyte.
 
     Raises:
-        DataError: No picture there.
+        DataError: The folder contains no picture.
     """
     digest = hashlib.sha256()
     for path in picture_files(folder).values():
@@ -132,11 +132,11 @@ def listing_key(folder: Path) -> str:
 def read_pictures(paths: Sequence[Path], max_height_px: int) -> npt.NDArray[np.uint8]:
     """Read pictures of one size as (T, H, W, 3) uint8, R, G, B; higher ones are scaled down (area average).
 
-    A ``.pgm`` is what the camera's sensor saw through its colour filters: green and red in turn on the first line, blue
-    and green on the second, as the data set's own demonstration reads it. Other grayscale pictures stay gray.
+    A ``.pgm`` is a raw Bayer picture: green and red alternate on the first line, blue and green on the second, as in
+    the data set's own demonstration. Other grayscale pictures stay gray.
 
     Raises:
-        DataError: A picture that cannot be decoded or differs in size; the file is named.
+        DataError: A picture cannot be decoded or differs in size; the message names it.
     """
     first = _picture(paths[0], max_height_px)
     images = np.empty((len(paths), *first.shape), np.uint8)
@@ -149,20 +149,20 @@ def read_pictures(paths: Sequence[Path], max_height_px: int) -> npt.NDArray[np.u
 
 
 def frame_stamps(times: Path | None, numbers: Sequence[int], fps: float) -> tuple[Int64, float | None]:
-    """Stamps of a clip's pictures.
+    """Return the stamps of a clip's pictures.
 
     Args:
-        times: Text file, a line per picture: number, time, whatever else; None without one.
+        times: Text file with a line per picture: number, time, and further fields; None without one.
         numbers: Numbers of the clip's pictures, increasing.
         fps: Nominal frame rate, 1/s.
 
     Returns:
-        ((T,) int64 stamps in ns, 0 at the first; its time on the file's clock in seconds). Where the file lacks one of
-        the pictures, or its times do not increase or miss the nominal rate by more than half of it: stamps by the
-        numbers at the nominal rate, and None.
+        ((T,) int64 stamps in ns, 0 at the first; its time on the file's clock in seconds). If the file lacks one of the
+        pictures, or its times do not increase or differ from the nominal rate by more than half of it: stamps by number
+        at the nominal rate, and None.
 
     Raises:
-        DataError: A file that is not made of numbers.
+        DataError: The file contains anything but numbers.
     """
     known = _read_times(times, fps) if times is not None else {}
     if all(number in known for number in numbers):
@@ -173,7 +173,7 @@ def frame_stamps(times: Path | None, numbers: Sequence[int], fps: float) -> tupl
 
 
 def _read_times(path: Path, fps: float) -> dict[int, float]:
-    """Number of a picture -> seconds; empty where the times are not believable."""
+    """Number of a picture -> seconds; empty if the times are implausible."""
     rows = []
     for line, text in enumerate(_lines(path), 1):
         fields = text.replace(",", " ").split()
@@ -187,11 +187,11 @@ def _read_times(path: Path, fps: float) -> dict[int, float]:
         return {}
     numbers, seconds = np.array(rows).T
     seconds = seconds * time_unit(seconds, fps)
-    steps, apart = np.diff(seconds), np.diff(numbers)
-    if not (np.all(steps > 1e-6) and np.all(apart > 0)):
+    steps, differences = np.diff(seconds), np.diff(numbers)
+    if not (np.all(steps > 1e-6) and np.all(differences > 0)):
         return {}
-    rate = float(np.median(apart / steps))
-    if not fps / 1.5 <= rate <= fps * 1.5:  # frame numbers of the motion capture, read as ms, would give twice the rate
+    rate = float(np.median(differences / steps))
+    if not fps / 1.5 <= rate <= fps * 1.5:  # motion capture frame numbers, read as ms, would give twice the rate
         return {}
     return {int(number): float(time) for number, time in zip(numbers, seconds, strict=True)}
 
@@ -204,7 +204,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _folders(folder: Path, numbers: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], Path]]:
-    """(cluster, camera, subject, action, repetition) and folder of every recording that is not empty."""
+    """Yield (cluster, camera, subject, action, repetition) and folder of every non-empty recording."""
     if len(numbers) == len(_LEVELS):
         with os.scandir(folder) as entries:
             if next(entries, None) is not None:
@@ -224,12 +224,12 @@ def _picture(path: Path, max_height_px: int) -> npt.NDArray[np.uint8]:
     try:
         content = np.fromfile(path, np.uint8)
         if path.suffix.lower() in (".jpg", ".jpeg") and _JPEG_END not in content[-64:].tobytes():
-            raise _damaged(path, "it is cut off")  # the decoder would fill the rest with gray
+            raise _damaged(path, "it is truncated")  # the decoder would fill the rest with gray
         image = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if content.size else None
     except (OSError, cv2.error) as error:
         raise _damaged(path, reason(error)) from error
     if image is None or image.dtype != np.uint8 or min(image.shape[:2]) < 2:
-        raise _damaged(path, "it is not a picture of 8 bits a value")
+        raise _damaged(path, "it is not a picture of 8 bits per value")
     if image.ndim == 2:
         raw = path.suffix.lower() == ".pgm"
         image = cv2.cvtColor(image, cv2.COLOR_BayerGB2RGB if raw else cv2.COLOR_GRAY2RGB)
@@ -243,4 +243,4 @@ def _picture(path: Path, max_height_px: int) -> npt.NDArray[np.uint8]:
 
 
 def _damaged(path: Path, found: str) -> DataError:
-    return DataError(f"{path} is damaged: {found}", "a picture", "fetch it again; training goes on without its clip")
+    return DataError(f"{path} is damaged: {found}", "a picture", "fetch it again; training continues without its clip")

@@ -50,7 +50,7 @@ OFFICIAL_SIDES = (4_604, 3_296)
 """Training and test clips of all views: 7,900 in all."""
 
 NEVER_RECORDED = {Performance(4, 8, 5): (1, 2, 3, 4), Performance(5, 2, 5): (3, 4), Performance(10, 8, 5): (3, 4)}
-"""Performance -> the clusters that have no pictures of it."""
+"""Performance -> clusters without pictures of it."""
 
 FPS = 22.0
 """Nominal frame rate of the cameras, 1/s."""
@@ -61,30 +61,30 @@ RATE_HZ = 30.0
 _SENSORS = tuple(f"accelerometer_{n}" for n in range(1, 7))
 _COLUMNS = Columns(axes=0, time=3, timed=False)
 _GRAVITY = 9.80665  # m/s^2
-_RANGE_G = 6.0  # of the Shimmer's accelerometer in its wider setting
+_RANGE_G = 6.0  # wider range of the Shimmer's accelerometer
 
 
 class BerkeleyMhad:
     """Reader of the official files: pictures of twelve cameras and text files of six accelerometers.
 
-    Modalities: ``rgb`` (T, H, W, 3) uint8 and ``accelerometer_1`` to ``accelerometer_6`` (T, 3) float32, where at least
-    one file has them. A sample is what one camera saw of one performance: its id is ``s01_a02_r03_c1_2``, its view
-    ``c1_2`` (cluster 1, camera 2), its trial the repetition. The accelerometers' files serve all its views.
+    Modalities: ``rgb`` (T, H, W, 3) uint8 and ``accelerometer_1`` to ``accelerometer_6`` (T, 3) float32, if at least
+    one file has them. A sample is one performance seen by one camera: its id is ``s01_a02_r03_c1_2``, its view ``c1_2``
+    (cluster 1, camera 2), its trial the repetition. The accelerometers' files are shared by all views.
 
-    Pictures are placed in time by the stamps in ``Camera/Correspondences/corr_moc_img_*.txt`` (frame, time, ...) or
-    ``time_stamps_img_*.txt``, else by their numbers at 22 Hz. Signals with stamps on the same clock (fourth column) are
-    placed by them and begin with the first picture; other signals are taken to begin with it, without stamps at 30 Hz.
-    Neither clock's documentation could be checked: stamps that do not fit the nominal rate, or do not overlap, are
-    not believed. Mirroring changes no class.
+    Pictures are timed by the stamps in ``Camera/Correspondences/corr_moc_img_*.txt`` (frame, time, ...) or
+    ``time_stamps_img_*.txt``, otherwise by their numbers at 22 Hz. Signals with stamps on the same clock (fourth
+    column) are aligned by them, beginning with the first picture; other signals are assumed to begin with it, at 30 Hz
+    if they have no stamps. The documentation of neither clock could be checked: stamps that do not match the nominal
+    rate, or do not overlap, are ignored. Mirroring changes no class.
 
     Args:
         root: The data set's folder.
-        views: Which of ``VIEWS``; None takes all.
+        views: Some of ``VIEWS``; None for all.
         decode_height_px: Higher pictures are scaled down to this height while decoding.
-        hash_memo: File that remembers content hashes between runs; None hashes the files anew.
+        hash_memo: File that caches content hashes between runs; None hashes the files each time.
 
     Raises:
-        DataError: The folder is missing, empty or of something else; a view that does not exist or is not recorded.
+        DataError: The folder is missing, empty or of something else; a view does not exist or is not recorded.
     """
 
     name = "berkeley_mhad"
@@ -116,7 +116,7 @@ class BerkeleyMhad:
         self.modalities = ("rgb", *self.sensors)
 
     def path(self, sample: Sample, modality: str) -> Path:
-        """Folder of pictures, or file of a signal (where it is or should be)."""
+        """Return the folder of pictures, or the file of a signal or its expected path."""
         require_modality(modality, self.modalities, self.name)
         performance, view = self._keys[sample.id]
         if modality == "rgb":
@@ -132,10 +132,10 @@ class BerkeleyMhad:
             images = read_pictures(list(files.values()), self._height)
             return Clip(images, self._picture_stamps(sample, files)[0])
         signal = read_signal(self.path(sample, modality), _COLUMNS, RATE_HZ)
-        return self._placed(sample, signal)
+        return self._aligned(sample, signal)
 
     def probe(self, sample: Sample, modality: str) -> Probe:
-        """Number of pictures, without looking into them; a signal is read as a whole. See ``Probed.probe``."""
+        """Count the pictures without reading them; a signal is read as a whole. See ``Probed.probe``."""
         if modality != "rgb":
             clip = self.open(sample, modality)
             return Probe(len(clip), clip.seconds)
@@ -145,7 +145,7 @@ class BerkeleyMhad:
     def content_key(self, sample: Sample, modality: str) -> str:
         """Names, sizes and times of the pictures, or hash of the signal's file; see ``Dataset.content_key``.
 
-        The stamps of the pictures count too: they place the pictures and the signals.
+        Includes the stamps of the pictures, which determine the times of pictures and signals.
         """
         times = self._found.times.get(self._keys[sample.id][0])
         clock = self._hashes.sha256(times)[:16] if times is not None else "nominal"
@@ -164,8 +164,8 @@ class BerkeleyMhad:
     def signal_format(self, sensor: str) -> SignalFormat:
         """See ``Wearables.signal_format``.
 
-        The files do not tell the unit. Gravity does: it is g where the median magnitude of a few files, the first
-        readable one of each sensor, is about 1, m/s^2 where it is about 9.8, counts of a 12 bit converter otherwise.
+        The files lack the unit, which is derived from gravity: g if the median magnitude of the first readable file of
+        each sensor is about 1, m/s^2 if it is about 9.8, otherwise counts of a 12-bit converter.
         """
         if sensor not in self.sensors:
             raise DataError(
@@ -178,7 +178,7 @@ class BerkeleyMhad:
         return self._signal_format
 
     def gaps(self) -> dict[str, str]:
-        """See ``Dataset.gaps``. What this copy has none of (a subject, a camera, an action) is not expected."""
+        """See ``Dataset.gaps``. Subjects, cameras and actions that this copy lacks entirely are not expected."""
         performances = {performance for performance, _ in self._keys.values()}
         views = sorted({view for _, view in self._keys.values()})
         subjects, actions = ({getattr(p, part) for p in performances} for part in ("subject", "action"))
@@ -196,13 +196,10 @@ class BerkeleyMhad:
         }
 
     def remarks(self) -> tuple[str, ...]:
-        """Counts against the complete data set, sensors that are missing, what times are assumed.
-
-        See ``Dataset.remarks``.
-        """
+        """Counts against the complete data set, missing sensors, assumed times. See ``Dataset.remarks``."""
         split, views = self._split(), len(self._views)
-        whole = f"of {sum(OFFICIAL_SIDES):,} clips of the complete data set"
-        remarks = [f"{len(self.samples):,} {whole}" + (f" (views {', '.join(self._views)})" if views < 12 else "")]
+        of_all = f"of {sum(OFFICIAL_SIDES):,} clips of the complete data set"
+        remarks = [f"{len(self.samples):,} {of_all}" + (f" (views {', '.join(self._views)})" if views < 12 else "")]
         if views == len(VIEWS):
             train, test = OFFICIAL_SIDES
             remarks.append(
@@ -210,7 +207,7 @@ class BerkeleyMhad:
             )
         remarks += self._sensor_remarks()
         if self._found.others:
-            remarks.append(f"not read, no action of A01 to A{len(LABELS)}: {listed(self._found.others)}")
+            remarks.append(f"not read, not an action of A01 to A{len(LABELS)}: {listed(self._found.others)}")
         return tuple(remarks)
 
     def splits(self) -> tuple[str, ...]:
@@ -228,12 +225,12 @@ class BerkeleyMhad:
         return by_subject("subjects", self.samples, TEST_SUBJECTS)
 
     def _picture_stamps(self, sample: Sample, files: dict[int, Path]) -> tuple[Int64, float | None]:
-        """Stamps of the pictures, 0 at the first, and the first one's time on the recording's clock in seconds."""
+        """Stamps of the pictures, 0 at the first, and its time on the recording's clock in seconds."""
         times = self._found.times.get(self._keys[sample.id][0])
         return frame_stamps(times, list(files), FPS)
 
-    def _placed(self, sample: Sample, signal: SignalFile) -> Clip:
-        """A signal on the time of the pictures; what came before the first of them is left out."""
+    def _aligned(self, sample: Sample, signal: SignalFile) -> Clip:
+        """Move a signal to the clock of the pictures, dropping samples before the first of them."""
         if signal.stamps_ns is None:
             stamps = np.round(np.arange(len(signal.values)) / RATE_HZ * 1e9).astype(np.int64)
             return Clip(signal.values, stamps)
@@ -251,15 +248,15 @@ class BerkeleyMhad:
         performances = {performance for performance, _ in self._keys.values()}
         first = {performance: sample_id for sample_id, (performance, _) in reversed(self._keys.items())}
         for sensor, files in zip(_SENSORS, self._found.signals.values(), strict=True):
-            lacking = sorted(first[performance] for performance in performances - files.keys())
-            if lacking:
-                share = f"{len(lacking):,} of {len(performances):,}"
-                yield f"{sensor} is missing in {share} performances: {listed(lacking)}"
+            missing = sorted(first[performance] for performance in performances - files.keys())
+            if missing:
+                share = f"{len(missing):,} of {len(performances):,}"
+                yield f"{sensor} is missing in {share} performances: {listed(missing)}"
         for sensor in self.sensors[:1]:
             form = self.signal_format(sensor)
-            yield f"accelerometers: the files do not tell the unit; by gravity's size it is {form.unit}"
+            yield f"accelerometers: the files lack the unit; by the size of gravity it is {form.unit}"
         if not performances & self._found.times.keys():
-            yield f"no stamps of the pictures (Camera/Correspondences): they are taken to come at {FPS:g} Hz"
+            yield f"no stamps of the pictures (Camera/Correspondences): {FPS:g} Hz is assumed"
 
 
 def _id(performance: Performance, view: View) -> str:
@@ -295,7 +292,7 @@ def _signal_format(files: Iterable[Sequence[Path]]) -> SignalFormat:
 
 
 def _magnitude(path: Path) -> float | None:
-    """Median length of a file's values as vectors; None of an unreadable file."""
+    """Median norm of a file's vectors; None for an unreadable file."""
     try:
         return float(np.median(np.linalg.norm(read_signal(path, _COLUMNS, RATE_HZ).values, axis=1)))
     except DataError:

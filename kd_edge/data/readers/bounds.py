@@ -1,4 +1,4 @@
-"""How large a recording is by its own account, read from a few bytes before any of it is decoded."""
+"""Size limits of recordings, checked in their headers before anything is decoded."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 FRAME_PIXELS = 10_000_000
-"""A frame of a recording has at most so many: 3840 x 2160 and a little more."""
+"""Most pixels of a frame: 3840 x 2160 and a little more."""
 MATLAB_BYTES = 100_000_000
-"""The variables of a MATLAB file take at most this much memory: the longest depth clip of UTD-MHAD takes a fifth."""
+"""Most memory for the variables of a MATLAB file; the longest depth clip of UTD-MHAD takes a fifth of it."""
 
 _PIECE = 1 << 18
 _MATLAB_HEADER, _MATLAB_COMPRESSED = 128, 15
@@ -22,13 +22,13 @@ _TIFF_NUMBERS = {3: "H", 4: "I"}
 
 
 def image_size(content: bytes) -> tuple[int, int]:
-    """Width and height in pixels of a PNG, JPEG, BMP, TIFF or PNM image, told by its content.
+    """Return width and height in pixels of a PNG, JPEG, BMP, TIFF or PNM image, recognised by content.
 
-    OpenCV decodes whatever it knows, whatever the file's name, and makes room for what the header claims: an image
-    bigger than its file must be known before. Its own limit is 2^30 pixels and is read once, by whoever imports it.
+    OpenCV decodes any format it knows, regardless of the file name, and allocates memory for the size in the header, so
+    the size has to be checked first. OpenCV's own limit is 2^30 pixels and is read only once, on import.
 
     Raises:
-        ValueError: Another kind of file, or it breaks off.
+        ValueError: The file is of another kind, or truncated.
     """
     for signature, size in _SIZES.items():
         if content.startswith(signature):
@@ -36,44 +36,44 @@ def image_size(content: bytes) -> tuple[int, int]:
                 return size(content)
             except (struct.error, IndexError) as error:
                 raise ValueError("its header breaks off") from error
-    raise ValueError("it is no PNG, JPEG, BMP, TIFF or PNM image")
+    raise ValueError("it is not a PNG, JPEG, BMP, TIFF or PNM image")
 
 
 def check_pixels(width: float, height: float) -> None:
-    """Refuse a frame without pixels or with more than ``FRAME_PIXELS``.
+    """Check the size of a frame.
 
     Raises:
-        ValueError: It is one.
+        ValueError: The frame has no pixels or more than ``FRAME_PIXELS``.
     """
     if not (width >= 1 and height >= 1 and width * height <= FRAME_PIXELS):
         raise ValueError(f"{width:.0f}x{height:.0f} pixels, not 1 to {FRAME_PIXELS:,}")
 
 
 def check_matlab(file: BinaryIO) -> None:
-    """Refuse a MATLAB file that unpacks to more than ``MATLAB_BYTES``, or is of another version than 5.
+    """Check the uncompressed size and the version of a MATLAB file.
 
     Raises:
-        ValueError: It does, or is.
+        ValueError: The file unpacks to more than ``MATLAB_BYTES``, or is not of version 5.
     """
-    room = MATLAB_BYTES
+    remaining = MATLAB_BYTES
     header = file.read(_MATLAB_HEADER)
     order = _MATLAB_VERSION_5.get(header[124:])
     if order is None or 0 in header[:4]:  # a zero there means version 4
-        raise ValueError("it is no MATLAB 5 file")
+        raise ValueError("it is not a MATLAB 5 file")
     while len(tag := file.read(8)) == 8:
         kind, length = struct.unpack(f"{order}2I", tag)
         inflater = zlib.decompressobj() if kind == _MATLAB_COMPRESSED else None
         while length > 0 and (piece := file.read(min(length, _PIECE))):
             length -= len(piece)
-            room -= len(piece) if inflater is None else _inflated(inflater, piece, room)
-            if room < 0:
+            remaining -= len(piece) if inflater is None else _inflated(inflater, piece, remaining)
+            if remaining < 0:
                 raise ValueError(f"its variables take more than {MATLAB_BYTES:,} bytes")
 
 
-def _inflated(inflater: zlib._Decompress, piece: bytes, room: int) -> int:
-    """How many bytes a compressed piece becomes, counted until there is no more room; 0 where it is damaged."""
+def _inflated(inflater: zlib._Decompress, piece: bytes, limit: int) -> int:
+    """Number of bytes that a compressed piece unpacks to, counted up to the limit or to the first damage."""
     count = 0
-    while piece and count <= room:
+    while piece and count <= limit:
         try:
             count += len(inflater.decompress(piece, _PIECE))
         except zlib.error:
@@ -89,7 +89,7 @@ def _png(content: bytes) -> tuple[int, int]:
     while kind != b"IEND":
         length, kind = struct.unpack_from(">I4s", content, at)
         at += 12 + length
-        if at > len(content):  # OpenCV makes room for a chunk before it reads it
+        if at > len(content):  # OpenCV allocates a chunk before reading it
             raise ValueError(f"it breaks off {at - len(content):,} bytes before the end of a chunk")
         if kind == b"acTL":
             raise ValueError("it is an animation")
@@ -100,7 +100,7 @@ def _png(content: bytes) -> tuple[int, int]:
 def _bmp(content: bytes) -> tuple[int, int]:
     (header,) = struct.unpack_from("<I", content, 14)
     width, height = struct.unpack_from("<2i" if header >= 36 else "<2H", content, 18)
-    return width, abs(height)  # a negative height means that the rows run downwards
+    return width, abs(height)  # a negative height means that the rows are stored top-down
 
 
 def _pnm(content: bytes) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Video files opened through PyAV (FFmpeg): by what is in them, and so that they open nothing else."""
+"""Video files opened through PyAV (FFmpeg), recognised by content and prevented from opening other files."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from kd_edge.packages import import_extra
 from kd_edge.reading import open_regular
 
 EXTRA = "replay"
-"""The extra that brings PyAV to a robot; ``train`` has it too."""
+"""The extra that installs PyAV on a robot; ``train`` includes it too."""
 
-_OTHERS_FILES = frozenset({"hls", "concat", "dash", "sdp", "imf", "webm_dash_manifest", "mlv", "vobsub", "image2"})
-"""What FFmpeg calls files that name other files or addresses."""
+_REFERENCE_FORMATS = frozenset({"hls", "concat", "dash", "sdp", "imf", "webm_dash_manifest", "mlv", "vobsub", "image2"})
+"""FFmpeg's names of formats that refer to other files or addresses."""
 _TEXT_ART = frozenset({"tty", "bin", "xbin", "adf", "idf"})
 THREADS = 0
-"""Of a decoder; 0 takes as many as there are cores, for files that are made for it."""
+"""Threads of a decoder; 0 uses all cores, for files that support it."""
 _READ_AHEAD_BYTES = 1 << 18
 _HEAD_BYTES = 1024
-_CHUNK_HEADER = 8  # bytes between a packet's place in an AVI's index and its content
+_CHUNK_HEADER = 8  # bytes between a packet's position in an AVI's index and its content
 _BOUNDS = {"max_pixels": str(FRAME_PIXELS)}
 _OPTIONS = {**_BOUNDS, "err_detect": "crccheck+explode"}
-"""Of the decoders: damaged pictures are errors; else they are patched up or left out."""
+"""Decoder options that make damaged pictures errors; by default they are concealed or dropped."""
 
 
 class UnopenedError(ValueError):
-    """FFmpeg knows no such file or codec; another decoder may."""
+    """FFmpeg does not support the file or its codec; another decoder may."""
 
 
 class CutOffError(ValueError):
@@ -39,9 +39,9 @@ class CutOffError(ValueError):
 
 
 class _Content:
-    """What FFmpeg sees of a file: its bytes, and a name that says nothing.
+    """A file as passed to FFmpeg: its bytes under a neutral name.
 
-    A name may hold any bytes, look like a URL or an option, or end in what the file is not.
+    The real name may contain any bytes, look like a URL or an option, or have a wrong suffix.
     """
 
     name = "recording"
@@ -52,12 +52,12 @@ class _Content:
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[Any, Any]]:
-    """A file's container and its first stream of pictures, as PyAV's objects.
+    """Open a file and return PyAV's container and its first video stream.
 
     Raises:
-        UnopenedError: No video that FFmpeg can decode.
-        ValueError: One that must not be read: it names other files, or has more pixels than a frame may.
-        OSError: Not there, or no regular file.
+        UnopenedError: The file is not a video that FFmpeg can decode.
+        ValueError: The file must not be read: it refers to other files, or its frames have too many pixels.
+        OSError: The file is missing or not a regular file.
         MissingExtraError: PyAV is not installed.
     """
     av = import_extra("av", EXTRA)
@@ -65,15 +65,15 @@ def opened(path: Path) -> Iterator[tuple[Any, Any]]:
         try:
             container = av.open(
                 _Content(file),
-                options=_BOUNDS,  # what looks into it before the decoders do
-                container_options={"protocol_whitelist": "none"},  # so nothing else is opened
+                options=_BOUNDS,  # for probing, which precedes the decoders
+                container_options={"protocol_whitelist": "none"},  # so that nothing else is opened
                 buffer_size=_READ_AHEAD_BYTES,
             )
         except (av.FFmpegError, ArithmeticError, ValueError, LookupError) as error:
-            raise _unopened(file, told(error)) from error
+            raise _unopened(file, error_text(error)) from error
         with container:
-            if container.format.name in _OTHERS_FILES | _TEXT_ART:
-                raise ValueError(f"it is no video but {container.format.name}, text or a list of other files")
+            if container.format.name in _REFERENCE_FORMATS | _TEXT_ART:
+                raise ValueError(f"it is not a video but {container.format.name}, text or a list of other files")
             yield container, _stream(file, container)
 
 
@@ -82,7 +82,7 @@ def _stream(file: BinaryIO, container: Any) -> Any:
         raise _unopened(file, "it has no picture")
     stream = container.streams.video[0]
     if stream.codec_context is None or not stream.time_base:
-        raise UnopenedError("its header names no codec that is known")
+        raise UnopenedError("its header names no known codec")
     if stream.width or stream.height:
         check_pixels(stream.width, stream.height)
     stream.codec_context.options = _OPTIONS
@@ -93,51 +93,50 @@ def _stream(file: BinaryIO, container: Any) -> Any:
 def _unopened(file: BinaryIO, why: str) -> ValueError:
     file.seek(0)
     head = file.read(_HEAD_BYTES)
-    if head and b"\0" not in head:  # a playlist, perhaps: no other decoder may try it
-        return ValueError("it is text, no video")
+    if head and b"\0" not in head:  # possibly a playlist, which no other decoder may try
+        return ValueError("it is text, not a video")
     return UnopenedError(why)
 
 
 def faults() -> tuple[type[Exception], ...]:
-    """What reading through PyAV may raise of a damaged file."""
+    """Exceptions that PyAV may raise when reading a damaged file."""
     return (import_extra("av", EXTRA).FFmpegError, ArithmeticError, ValueError, LookupError, OSError)
 
 
-def told(error: BaseException) -> str:
-    """What FFmpeg says, without the name that it was not given."""
+def error_text(error: BaseException) -> str:
+    """FFmpeg's message, without the placeholder for the file name."""
     return getattr(error, "strerror", None) or reason(error)
 
 
 def rate(stream: Any) -> float:
-    """Mean frame rate by the header, 1/s; 30 where it does not tell.
+    """Mean frame rate from the header, 1/s; 30 if the header lacks it.
 
     Raises:
-        ValueError: It is none that a recording has.
+        ValueError: The rate is implausible.
     """
     found = float(stream.average_rate or 30)
     if not 0.001 <= found <= 10_000:
-        raise ValueError(f"its header says {found:g} frames a second")
+        raise ValueError(f"its header says {found:g} frames per second")
     return found
 
 
 def decoded(container: Any, stream: Any) -> Iterator[Any]:
-    """Pictures in the order of display; a recording that was begun inside a group of pictures has those behind it.
+    """Yield pictures in display order; a recording that begins inside a group of pictures starts with the next group.
 
     Raises:
-        CutOffError: The file ends inside a frame; all before it were given.
-        ValueError: A picture that the decoder finds damaged, or a packet that is not where an AVI's index has it. What
-            FFmpeg raises is another one of its kind.
+        CutOffError: The file ends inside a frame; all frames before it have been yielded.
+        ValueError: The decoder reports a damaged picture, or a packet is not where an AVI's index says. FFmpeg may
+            raise other errors, see ``faults``.
     """
     index = getattr(stream, "index_entries", None) if container.format.name == "avi" else None  # None: an older PyAV
-    is_believed, has_begun = None, False
+    is_index_valid, has_begun = None, False
     checksums = Checksums() if getattr(stream.codec_context, "name", "") == "ffv1" else None
     for packet in container.demux(stream):
         if index and packet.dts is not None:
             has_moved = _moved_up(index, packet)
-            is_believed = (
-                not has_moved if is_believed is None else is_believed
-            )  # wrong from the start: it tells nothing
-            if has_moved and is_believed:
+            if is_index_valid is None:  # an index that is wrong from the start proves nothing
+                is_index_valid = not has_moved
+            if has_moved and is_index_valid:
                 raise ValueError("frames are lost inside it")
         cut_off = packet.is_corrupt  # the file ends inside it
         if checksums is not None and packet.size and not cut_off and checksums.find_damage(bytes(packet)):
@@ -158,16 +157,16 @@ def decoded(container: Any, stream: Any) -> Iterator[Any]:
 
 
 def _moved_up(index: Any, packet: Any) -> bool:
-    """Whether an AVI's index has the packet of this number elsewhere: those before it were not found."""
-    place = index.search_timestamp(packet.dts, any_frame=True)
-    if place < 0 or index[place].timestamp != packet.dts:
+    """Whether an AVI's index has the packet of this number elsewhere, so that packets before it are missing."""
+    entry = index.search_timestamp(packet.dts, any_frame=True)
+    if entry < 0 or index[entry].timestamp != packet.dts:
         return False
-    return bool(index[place].pos + _CHUNK_HEADER != packet.pos)
+    return bool(index[entry].pos + _CHUNK_HEADER != packet.pos)
 
 
 @functools.cache
 def decoder_name() -> str:
-    """What decodes videos here, with versions, and what stands in: part of the key of what is made of their frames."""
+    """Names and versions of the video decoder and its fallback; part of the keys of data derived from frames."""
     parts = [_version("av", "PyAV"), _version("cv2", "OpenCV")]
     return ", ".join(filter(None, parts))
 
@@ -175,7 +174,7 @@ def decoder_name() -> str:
 def _version(module: str, name: str) -> str:
     try:
         found = import_extra(module, EXTRA)
-    except Exception:  # whoever needs it is told why
+    except Exception:  # the reason is reported where the package is needed
         return ""
     libraries = getattr(found, "library_versions", {})
     codec = ".".join(map(str, libraries.get("libavcodec", ())))

@@ -1,29 +1,29 @@
-"""The checksums of FFV1: FFmpeg finds damage by them and shows what was there before instead, without a word."""
+"""Checksums of FFV1. FFmpeg detects damage by them but silently shows the previous content instead."""
 
 from __future__ import annotations
 
 import zlib
 
-_FOOTER = 8  # of a slice: three bytes of size, one of status, four of checksum
+_FOOTER = 8  # bytes at the end of a slice: three of size, one of status, four of checksum
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _ONES = 0xFFFFFFFF
 
 
 class Checksums:
-    """Checks the packets of one file, if they have checksums: version 3 may have them, older ones have none."""
+    """Checks the packets of one file if they have checksums: optional in version 3, missing in older ones."""
 
     def __init__(self) -> None:
-        self._are_there = False
+        self._are_present = False
 
     def find_damage(self, packet: bytes) -> bool:
-        """Whether the next packet is damaged, as far as can be known."""
+        """Whether the checksums show that the next packet is damaged."""
         slices = _slices(packet)
-        self._are_there = self._are_there or bool(slices)
-        return self._are_there and not (slices and all(map(_is_sound, slices)))
+        self._are_present = self._are_present or bool(slices)
+        return self._are_present and not (slices and all(map(_is_intact, slices)))
 
 
 def _slices(packet: bytes) -> list[bytes]:
-    """What a packet is made of, if each part ends in its size and a checksum; else nothing."""
+    """Slices of a packet; empty unless each slice ends in its size and a checksum."""
     found, end = [], len(packet)
     while end >= _FOOTER:
         start = end - _FOOTER - int.from_bytes(packet[end - 8 : end - 5], "big")
@@ -34,6 +34,6 @@ def _slices(packet: bytes) -> list[bytes]:
     return found if end == 0 else []
 
 
-def _is_sound(piece: bytes) -> bool:
-    """CRC-32, most significant bit first, is 0 over content and checksum together."""
+def _is_intact(piece: bytes) -> bool:
+    """Whether the CRC-32, most significant bit first, over content and checksum together is 0."""
     return zlib.crc32(piece.translate(_REVERSED), _ONES) == _ONES

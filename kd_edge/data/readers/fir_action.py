@@ -1,13 +1,14 @@
 """Nagoya University far-infrared actions: five actions under a 16x16 thermal array on the ceiling; four days.
 
 Source: Kawashima, Kawanishi, Ide, Murase, Deguchi, Aizawa, Kawade, "Action recognition from extremely low-resolution
-thermal image sequence", AVSS 2017; version 2018 of the data, CC BY-NC-SA 4.0: no commercial use, and what is derived
-from it under the same licence.
+thermal image sequence", AVSS 2017; version 2018 of the data, CC BY-NC-SA 4.0: no commercial use, derived works under
+the same licence.
 
-Annotations number the frames of a file; whether from 0 or from 1 is written nowhere. They are read as from 1. No
-number is 0; and what moves between the frames of an action, against that of the stopping beside it, grows when all
-annotations are moved to earlier frames by up to two and falls when they are moved to later ones: of the two readings
-the earlier one fits. It hardly matters: four ends in ten are multiples of five, so people marked them no finer.
+Annotations number the frames of a file; it is not documented whether from 0 or from 1. They are read as counted from 1:
+no number is 0, and the movement between the frames of an action, relative to that of the neighbouring stopping, grows
+if all annotations are shifted to earlier frames by up to two and falls if they are shifted to later ones, so of the two
+readings the earlier one fits better. The difference hardly matters: four ends in ten are multiples of five, so they
+were not marked more precisely.
 """
 
 from __future__ import annotations
@@ -34,17 +35,17 @@ TAGS = {
     "walk": 0, "walk1": 0, "walk2": 0, "sitdown": 1, "standup": 2, "falling1": 3, "falling2": 3,
     "sit": 4, "stand": 4, "lie": 4,
 }  # fmt: skip
-"""Annotated tag -> position in ``LABELS``."""
+"""Annotated tag -> index in ``LABELS``."""
 
 DAYS = ("20170203", "20170206", "20170209", "20170210")
-"""Days of recording, each with other people."""
+"""Days of recording, each with different people."""
 
 OFFICIAL_SEGMENTS = {"20170203": 560, "20170206": 560, "20170209": 560, "20170210": 840}
 """Annotated actions of each day of the complete data set."""
 
 MODALITY = "fir"
 FPS = 9.0
-"""Usual frame rate, 1/s: the documentation says 10, the time columns 8.95 in the median."""
+"""Typical frame rate, 1/s; the documentation says 10, the median of the time columns is 8.95."""
 
 _FORMAT = ImageFormat("lwir", "uint16", 1, UNIT, (28_500.0, 31_500.0), FPS)
 _FILE = re.compile(r"(\d{8})_(p\d+_(?:light|dark)\d+)\.csv")
@@ -56,17 +57,17 @@ _FIELDS = "file,start,end,action,subject"
 class FirAction:
     """Reader of the original ``DATE/raw/DATE_pN_{light,dark}K.csv`` and ``annotation/annotation_DATE_human.csv``.
 
-    Modality: ``fir`` (T, 16, 16) uint16 in centikelvin, each frame by its time column. A sample is one line of an
-    annotation; its id tells the recording and which of its actions it is: ``20170203_p1_light2_03``. Its trial is the
-    recording without the day (layout, lighting, scenario). Mirroring changes no class; neither do turns by any angle,
-    as the camera looks straight down.
+    Modality: ``fir`` (T, 16, 16) uint16 in centikelvin, each frame stamped by its time column. A sample is one line of
+    an annotation; its id consists of the recording and the number of the action: ``20170203_p1_light2_03``. Its trial
+    is the recording without the day (layout, lighting, scenario). Mirroring changes no class; neither do rotations by
+    any angle, because the camera looks straight down.
 
     Args:
         root: The data set's folder.
-        hash_memo: File that remembers content hashes between runs; None hashes the files anew.
+        hash_memo: File that caches content hashes between runs; None hashes the files each time.
 
     Raises:
-        DataError: The folder is missing, empty or of something else; an annotation is missing or wrong.
+        DataError: The folder is missing, empty or of something else; an annotation is missing or invalid.
     """
 
     name = "fir_action"
@@ -79,7 +80,7 @@ class FirAction:
         self._hashes = FileHashes(hash_memo)
         self._days = _recorded_days(root)
         self._actions: dict[str, ActionInterval] = {}
-        self._last: tuple[Path, Clip] | None = None  # samples of a recording are asked for one after the other
+        self._last: tuple[Path, Clip] | None = None  # samples of a recording are usually opened in turn
         self._annotated = tuple(
             self._add(stem, row, subject, action)
             for day in self._days
@@ -89,13 +90,13 @@ class FirAction:
         self.samples = tuple(s for s in self._annotated if self.path(s, MODALITY).is_file())
 
     def path(self, sample: Sample, modality: str) -> Path:
-        """File of the recording that a sample is cut from, whether it is there or not."""
+        """Return the file of the recording that a sample is cut from, whether it exists or not."""
         require_modality(modality, self.modalities, self.name)
         stem = recording_of(sample)
         return self.root / stem[:8] / "raw" / f"{stem}.csv"
 
     def interval(self, sample: Sample) -> ActionInterval:
-        """Frames of a sample in its recording, those of the sensor's start counted."""
+        """Return the frame range of a sample in its recording, counted from the start-up of the sensor."""
         return self._actions[sample.id]
 
     def open(self, sample: Sample, modality: str) -> Clip:
@@ -106,7 +107,7 @@ class FirAction:
             raise DataError(
                 f"{path} has {len(whole)} frames, {sample.id} ends at frame {action.end + 1}",
                 "an annotation inside the recording",
-                "fetch the recording or its annotation again; training goes on without it",
+                "fetch the recording or its annotation again; training continues without it",
             )
         return _from(whole, action.start, action.end + 1)
 
@@ -119,8 +120,8 @@ class FirAction:
         whole = self._recording(self.path(samples[0], modality))
         first = start_up(whole.frames)
         actions = (self.interval(sample) for sample in samples)
-        moved = tuple(ActionInterval(a.label, a.start - first, a.end - first) for a in actions)
-        return _from(whole, first, len(whole)), moved
+        shifted = tuple(ActionInterval(a.label, a.start - first, a.end - first) for a in actions)
+        return _from(whole, first, len(whole)), shifted
 
     def content_key(self, sample: Sample, modality: str) -> str:
         """Hash of the recording, and the interval; see ``Dataset.content_key``."""
@@ -133,9 +134,9 @@ class FirAction:
         return _FORMAT
 
     def gaps(self) -> dict[str, str]:
-        """Annotated actions whose recording is absent; see ``Dataset.gaps``."""
-        there = {s.id for s in self.samples}
-        return {s.id: "no file" for s in self._annotated if s.id not in there}
+        """Annotated actions whose recording is missing; see ``Dataset.gaps``."""
+        present = {s.id for s in self.samples}
+        return {s.id: "no file" for s in self._annotated if s.id not in present}
 
     def remarks(self) -> tuple[str, ...]:
         """Counts against the complete data set, recordings without annotations, licence; see ``Dataset.remarks``."""
@@ -147,11 +148,11 @@ class FirAction:
         annotated = {recording_of(s) for s in self._annotated}
         found = {path.stem for day in self._days for path in (self.root / day / "raw").glob("*.csv")}
         if found - annotated:
-            remarks.append(f"not read, nothing is annotated in them: {listed(sorted(found - annotated))}")
+            remarks.append(f"not read, without annotations: {listed(sorted(found - annotated))}")
         return tuple(remarks)
 
     def splits(self) -> tuple[str, ...]:
-        """``day_DATE`` left out, and with it its people; ``dark``: trained in daylight, tested at night."""
+        """``day_DATE``: that day and its people left out; ``dark``: trained in daylight, tested at night."""
         return (*(f"day_{day}" for day in DAYS), "dark")
 
     def split(self, name: str) -> Split:
@@ -178,12 +179,12 @@ class FirAction:
 
 
 def recording_of(sample: Sample) -> str:
-    """Name of the recording that a sample is cut from."""
+    """Return the name of the recording that a sample is cut from."""
     return sample.id.rpartition("_")[0]
 
 
 def _from(whole: Clip, start: int, stop: int) -> Clip:
-    """Some frames of a recording; their stamps begin at 0."""
+    """Cut frames out of a recording; their stamps begin at 0."""
     stamps_ns = whole.stamps_ns[start:stop]
     return Clip(whole.frames[start:stop], stamps_ns - stamps_ns[0])
 
@@ -196,11 +197,11 @@ def _recorded_days(root: Path) -> tuple[str, ...]:
         return days
     inside = sorted(p.name for p in root.iterdir())
     archive = next((name for name in inside if name.endswith((".tar.xz", ".tar.gz", ".zip"))), None)
-    fix = "give the data set's own folder as --data, or one that holds it as fir-action/"
+    fix = "give the data set's own folder as --data, or one that contains it as fir-action/"
     if archive is not None:
         fix = f"extract the archive and give that folder as --data: tar -xf {printable(archive)} -C FOLDER"
     raise DataError(
-        f"no recording in {root} (it holds {', '.join(map(printable, inside[:5])) or 'nothing'})",
+        f"no recording in {root} (it contains {', '.join(map(printable, inside[:5])) or 'nothing'})",
         "DATE/raw/DATE_pN_light1.csv and annotation/annotation_DATE_human.csv",
         fix,
     )
@@ -211,7 +212,7 @@ def _annotation(root: Path, day: str) -> Path:
 
 
 def _read_annotation(path: Path, day: str) -> dict[str, list[tuple[str, ActionInterval]]]:
-    """(subject, frames) of every recording's actions in the order of time, by the recording's name."""
+    """(subject, frames) of every recording's actions in temporal order, by recording name."""
     try:
         text = read_bytes(path, _ANNOTATION_BYTES).decode("utf-8-sig")
         rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
@@ -236,7 +237,7 @@ def _parse(path: Path, line: int, row: list[str], day: str) -> tuple[str, str, A
     if named is None or named[1] != day:
         raise _wrong(path, line, f"file '{name}'", f"{day}_pN_light1.csv or _dark1.csv")
     if not (start.isdecimal() and end.isdecimal() and len(start) <= 9 >= len(end) and 1 <= int(start) <= int(end)):
-        raise _wrong(path, line, f"frames {start} to {end}", "two frame numbers counted from 1, the end not before")
+        raise _wrong(path, line, f"frames {start} to {end}", "two frame numbers from 1, the end not before the start")
     if tag not in TAGS:
         raise _wrong(path, line, f"action '{tag}'{did_you_mean(tag, TAGS)}", f"one of {', '.join(TAGS)}")
     if subject is None:
@@ -249,7 +250,7 @@ def _by_time(action: tuple[str, ActionInterval]) -> tuple[int, int]:
 
 
 def _by_number(stem: str) -> list[tuple[str, int]]:
-    """p2 before p10."""
+    """Sort key that puts p2 before p10."""
     return [(word, int(digits)) for word, digits in re.findall(r"([a-z_]*)(\d+)", stem)]
 
 

@@ -1,4 +1,4 @@
-"""Content hashes of files, remembered by path, size and modification time."""
+"""Content hashes of files, cached by path, size and modification time."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _PIECE = 1 << 20  # bytes
 
 
 class FileHashes:
-    """SHA-256 of files; each file is read once as long as its size and modification time stay.
+    """SHA-256 of files; a file is read again only if its size or modification time changes.
 
     Args:
-        memo: JSON-lines file that remembers the hashes between runs; None remembers them in memory only. A memo that
-            cannot be read or written costs time, never an error.
+        memo: JSON-lines file that caches the hashes between runs; None caches them in memory only. If it cannot be
+            read or written, hashes are recomputed without an error.
         sampled: Hash the size, the modification time and the first, middle and last MiB instead of every byte, for
-            videos of gigabytes. A file that is fetched again counts as another one, as its damage may have lain
-            elsewhere. So does a copy on another machine, whose caches are made anew, unless it keeps the times
-            (``cp -p``, ``rsync -t``); a repair that keeps size and time is not seen. Needs a memo of its own.
+            videos of gigabytes. A file that is fetched again counts as changed, because damage may have been elsewhere.
+            So does a copy on another machine, which rebuilds the caches there, unless it keeps the times (``cp -p``,
+            ``rsync -t``). A repair that keeps size and time is not detected. Needs a separate memo.
     """
 
     def __init__(self, memo: Path | None = None, *, sampled: bool = False) -> None:
@@ -31,10 +31,10 @@ class FileHashes:
         self._known: dict[tuple[str, int, int], str] | None = None
 
     def sha256(self, path: Path) -> str:
-        """Hex digest of the file's bytes.
+        """Return the hex digest of the file's bytes.
 
         Raises:
-            DataError: The file is absent or cannot be read.
+            DataError: The file is missing or cannot be read.
         """
         try:
             stat = path.stat()
@@ -59,7 +59,7 @@ class FileHashes:
     def _append(self, key: tuple[str, int, int], digest: str) -> None:
         if self._memo is None:
             return
-        try:  # one short appended line: several processes may do so at once
+        try:  # several processes may append at the same time, because a line is short
             self._memo.parent.mkdir(parents=True, exist_ok=True)
             with self._memo.open("a", encoding="utf-8") as file:
                 file.write(json.dumps([*key, digest]) + "\n")
@@ -77,8 +77,8 @@ def _digest(file: IO[bytes]) -> str:
 def _sampled(file: IO[bytes], stat: os.stat_result) -> str:
     size = stat.st_size
     digest = hashlib.sha256(f"sampled {size} {stat.st_mtime_ns} ".encode())
-    for place in (0, (size - _PIECE) // 2, size - _PIECE) if size > 3 * _PIECE else range(0, size, _PIECE):
-        file.seek(place)
+    for position in (0, (size - _PIECE) // 2, size - _PIECE) if size > 3 * _PIECE else range(0, size, _PIECE):
+        file.seek(position)
         digest.update(file.read(_PIECE))
     return digest.hexdigest()
 

@@ -1,4 +1,4 @@
-"""Image files as OpenCV decodes them, as ours: R, G, B or grey, 8 or 16 bit, their size known before."""
+"""Image files, decoded by OpenCV as R, G, B or grey of 8 or 16 bit, after a check of their size."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ _NAMED = 3
 _JPEG, _FLIR, _FLIR_BYTES = b"\xff\xd8\xff", b"FLIR\0", 1 << 16
 _NUMBER = re.compile(r"\d+")
 IMAGE_BYTES = 128_000_000
-"""A longer file is no image of at most ``FRAME_PIXELS``."""
+"""Most bytes of an image file; an image of at most ``FRAME_PIXELS`` is smaller."""
 
 
 def read_image(file: Path, *, grey: bool = False) -> Image:
-    """One decoded image file.
+    """Decode one image file.
 
     Args:
         file: The file.
-        grey: Make colour grey.
+        grey: Convert colour to grey.
 
     Returns:
         (H, W), or (H, W, 3) in R, G, B order; uint8 or uint16.
 
     Raises:
-        DataError: Absent, damaged, too large or of another kind; the file is named.
+        DataError: The file is missing, damaged, too large or of another kind; the message names it.
     """
     cv2 = import_extra("cv2", "cpu")
     try:
@@ -52,44 +52,44 @@ def read_image(file: Path, *, grey: bool = False) -> Image:
 
 
 def decode(cv2: Any, content: bytes) -> Image:
-    """An image file's pixels in OpenCV's order, its size known before.
+    """Decode an image file to pixels in OpenCV's channel order, after checking its size.
 
     Raises:
-        ValueError: It is none that OpenCV can read, too large, or neither 8 nor 16 bit grey or colour.
+        ValueError: OpenCV cannot read the image, it is too large, or it is not grey or colour of 8 or 16 bit.
     """
     check_pixels(*image_size(content))
     if content.startswith(_JPEG) and _FLIR in content[:_FLIR_BYTES]:
-        _tell_of_temperatures()
+        _warn_of_radiometric_jpeg()
     return decode_pixels(cv2, np.frombuffer(content, np.uint8))
 
 
 def decode_pixels(cv2: Any, content: npt.NDArray[np.uint8]) -> Image:
-    """Decode an image whose size is known to be that of a frame.
+    """Decode an image whose size has been checked.
 
     Raises:
-        ValueError: As ``decode``.
+        ValueError: See ``decode``.
     """
     try:
         image: Image | None = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
     except (MemoryError, cv2.error) as error:
         raise ValueError(reason(error)) from error
     if image is None:
-        raise ValueError("it is no image OpenCV can read")
+        raise ValueError("it is not an image that OpenCV can read")
     if image.dtype not in (np.uint8, np.uint16) or image.shape[2:] not in ((), (3,), (4,)):
-        raise ValueError(f"it holds {image.dtype} {image.shape}, not 8 or 16 bit grey or colour")
+        raise ValueError(f"it contains {image.dtype} {image.shape}, not 8 or 16 bit grey or colour")
     return image
 
 
 @functools.cache
-def _tell_of_temperatures() -> None:
+def _warn_of_radiometric_jpeg() -> None:
     log.warning(
         "radiometric JPEGs of FLIR: the coloured picture in them is read, not the temperatures, which "
-        "'exiftool -b -RawThermalImage' takes out"
+        "'exiftool -b -RawThermalImage' extracts"
     )
 
 
 def rgb_or_grey(cv2: Any, image: Image, grey: bool) -> Image:
-    """OpenCV's B, G, R order to R, G, B; grey where one channel is wanted."""
+    """Convert OpenCV's B, G, R order to R, G, B, or to grey."""
     if image.ndim == 2:
         return image
     if image.shape[2] == 4:
@@ -99,7 +99,7 @@ def rgb_or_grey(cv2: Any, image: Image, grey: bool) -> Image:
 
 
 def by_numbers(path: Path) -> list[tuple[int, int | str]]:
-    """Sort key that puts frame10 behind frame9."""
+    """Sort key that puts frame10 after frame9."""
     return _by_numbers(path.name)
 
 
@@ -108,57 +108,58 @@ def _by_numbers(name: str) -> list[tuple[int, int | str]]:
 
 
 def sequence(folder: Path) -> list[Path]:
-    """A folder's images, see ``sequence_names``."""
+    """Return the paths of a folder's images; see ``sequence_names``."""
     return [folder / name for name in sequence_names(folder)]
 
 
 def sequence_names(folder: Path) -> list[str]:
-    """A folder's images in the order of the numbers in their names.
+    """Return the names of a folder's images in the order of the numbers in them.
 
-    What begins with a dot is none of them: macOS puts ``._frame1.png`` beside ``frame1.png`` on foreign disks. Names of
-    one sequence differ in their numbers alone; a single odd one beside them is a picture like the others.
+    Names that begin with a dot are skipped: macOS writes ``._frame1.png`` next to ``frame1.png`` on foreign disks.
+    Names of one sequence differ only in their numbers; a single name of another form is part of the sequence.
 
     Raises:
-        DataError: No image, or several sequences: which one is meant nobody can know.
+        DataError: There is no image, or there are several sequences, so that the choice is ambiguous.
     """
-    names = os.listdir(folder)  # noqa: PTH208 - an hour has 100,000, which as paths take seconds
+    names = os.listdir(folder)  # noqa: PTH208 - an hour has 100,000 images, which take seconds as paths
     found = sorted(name for name in names if name.lower().endswith(IMAGES) and not name.startswith("."))
     if not found:
-        raise DataError(f"{folder} holds no image", f"one of {', '.join(IMAGES)}", "check the path")
+        raise DataError(f"{folder} contains no image", f"one of {', '.join(IMAGES)}", "check the path")
     if _counts_evenly(found):
         return found
     several = sorted(_sequences(found))
     if len(several) > 1:
         raise DataError(
-            f"{folder} holds {len(several)} sequences of images: {', '.join(several[:_NAMED])}"
+            f"{folder} contains {len(several)} sequences of images: {', '.join(several[:_NAMED])}"
             + (" and so on" if len(several) > _NAMED else ""),
-            "one",
-            f"a folder for each, or replay one: 'replay:{folder / several[0]}'",
+            "one sequence",
+            f"move each into its own folder, or replay one: 'replay:{folder / several[0]}'",
         )
     return sorted(found, key=_by_numbers)
 
 
 def _counts_evenly(names: Sequence[str]) -> bool:
-    """Whether names are one number of as many digits each between the same words: what most cameras write."""
+    """Whether names differ only in one number with a fixed count of digits, as written by most cameras."""
     last = None if not names[0].isascii() else re.search(r"\d+(?=\D*$)", names[0])
     if last is None:
         return False
-    begin, end = last.span()
-    around = {(len(name), name[:begin], name[end:]) for name in names}
-    numbers = "".join(name[begin:end] for name in names)
+    start, end = last.span()
+    around = {(len(name), name[:start], name[end:]) for name in names}
+    numbers = "".join(name[start:end] for name in names)
     return len(around) == 1 and numbers.isascii() and numbers.isdigit()
 
 
 def _sequences(names: Sequence[str]) -> set[str]:
-    """Globs of the sequences among names of images, where these tell them apart.
+    """Globs of the sequences among image names, as far as the names distinguish them.
 
-    ``a_0001.png`` and ``b_0001.png`` are of two, as are ``cam1_0001.png`` and ``cam2_0001.png``, which count alike. A
-    number of more than three digits before the last one, or more than three of them, is a date or a time: one sequence.
+    ``a_0001.png`` and ``b_0001.png`` belong to two sequences, as do ``cam1_0001.png`` and ``cam2_0001.png``, which have
+    the same counts. If there are three or more numbers before the last one, or one of them has more than three digits,
+    they are a date or a time, and there is one sequence.
     """
     kinds: dict[str, list[str]] = defaultdict(list)
     for name in names:
         kinds[_NUMBER.sub("*", name)].append(name)
-    several = {kind for kind, alike in kinds.items() if len(alike) > 1 and "*" in kind}
+    several = {kind for kind, members in kinds.items() if len(members) > 1 and "*" in kind}
     if len(several) != 1:
         return several
     counted: dict[str, set[int]] = defaultdict(set)
@@ -167,11 +168,11 @@ def _sequences(names: Sequence[str]) -> set[str]:
         if len(before) > 2 or any(len(number[0]) > 3 for number in before):
             return several
         counted[f"{name[: last.start()]}*{name[last.end() :]}"].add(int(last[0]))
-    together = sum(len(numbers) for numbers in counted.values()) == len(set.union(*counted.values()))
-    return several if together else set(counted)
+    is_disjoint = sum(len(numbers) for numbers in counted.values()) == len(set.union(*counted.values()))
+    return several if is_disjoint else set(counted)
 
 
 def chosen(pattern: Path) -> list[Path]:
-    """The files of a glob in one folder, in the order of the numbers in their names; hidden ones where it asks so."""
-    files = pattern.parent.glob(pattern.name.replace("**", "*"))  # of one folder, not of all below it
+    """Return the files of a glob in one folder, ordered by the numbers in their names; hidden ones only on request."""
+    files = pattern.parent.glob(pattern.name.replace("**", "*"))  # in one folder only, not below it
     return sorted((p for p in files if pattern.name.startswith(".") or not p.name.startswith(".")), key=by_numbers)

@@ -1,4 +1,4 @@
-"""What a recording is, told by what is in its file; its ending decides only where that says nothing."""
+"""Kind of a recording, recognised by the content of its file, or by its suffix if the content is not conclusive."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ _ISO_MEDIA = b"ftyp"
 
 
 def kind_of(path: Path) -> Kind:
-    """What a file holds; ``video`` of all that only a decoder can tell.
+    """Return the kind of a file; ``video`` for all files that only a decoder can recognise.
 
     Raises:
-        DataError: FLIR's radiometric recording.
-        OSError: Not there, or no regular file.
+        DataError: The file is a radiometric recording of FLIR.
+        OSError: The file is missing or not a regular file.
     """
-    ending = path.suffix.lower()
+    suffix = path.suffix.lower()
     with open_regular(path) as file:
         head = file.read(_HEAD_BYTES)
     if head.startswith(_FLIR):
         raise radiometric(path)
-    if head.startswith(b"\x93NUMPY") or ending == ".npy":
+    if head.startswith(b"\x93NUMPY") or suffix == ".npy":
         return "array"
-    if head.startswith(b"MATLAB 5.0") or ending == ".mat":
+    if head.startswith(b"MATLAB 5.0") or suffix == ".mat":
         return "matlab"
     if is_tiff(head):
         return "pages"
     if is_thermal(head):
         return "thermal"
     is_picture = head.startswith(_PICTURES) and head[4:8] != b"MPEG"
-    if is_picture or (ending in IMAGES and not _is_video(head)):  # JPEG elsewhere may be Motion JPEG
+    if is_picture or (suffix in IMAGES and not _is_video(head)):  # JPEG under another suffix may be Motion JPEG
         return "image"
     return "video"
 
 
 def _is_video(head: bytes) -> bool:
-    """Whether a file that is called an image is a video by its first bytes."""
+    """Whether a file with the suffix of an image is a video by its first bytes."""
     return (
         head[4:8] == _ISO_MEDIA
         or head.startswith((b"\x1aE\xdf\xa3", b"OggS"))
@@ -59,7 +59,7 @@ def _is_video(head: bytes) -> bool:
 
 
 def radiometric(path: Path) -> DataError:
-    """What to do with temperatures that only their maker's programs turn into pictures."""
+    """Return the error for a format that only its maker's programs can convert."""
     return DataError(
         f"{path} is a radiometric recording of FLIR (.seq, .csq, .fff)",
         "16 bit grey: TIFF or PNG images, a TIFF of several pages, or FFV1 in Matroska",

@@ -1,4 +1,4 @@
-"""What NTU RGB+D and PKU-MMD share: videos of a Kinect v2, colour (1920 x 1080) and infrared (512 x 424) at 30 fps."""
+"""Shared by NTU RGB+D and PKU-MMD: videos of a Kinect v2, colour (1920 x 1080) and infrared (512 x 424) at 30 fps."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ FPS = 30.0
 """Frame rate of both streams, 1/s."""
 
 MODALITIES = ("rgb", "ir")
-"""Those of pictures."""
+"""Image modalities."""
 
 FORMATS = {
     "rgb": ImageFormat("rgb", "uint8", 3, "intensity", (0.0, 255.0), FPS),
     "ir": ImageFormat("nir", "uint8", 1, "intensity", (0.0, 255.0), FPS),
 }
-"""Modality -> what its images are, as they are decoded."""
+"""Modality -> format of its decoded images."""
 
 
 def require_recorded(
@@ -30,11 +30,11 @@ def require_recorded(
     """Raise a DataError unless the modality exists and this copy has at least one recording of it.
 
     Args:
-        modality: Modality that is wanted.
-        modalities: Those of the complete data set.
+        modality: The requested modality.
+        modalities: Modalities of the complete data set.
         recorded: Modalities with a recording.
         dataset: Name of the data set, for the error.
-        place: Where the recordings should be, for the error.
+        place: Expected location of the recordings, for the error.
     """
     require_modality(modality, modalities, dataset)
     if modality not in recorded:
@@ -44,20 +44,20 @@ def require_recorded(
 
 
 def no_picture(dataset: str) -> NoReturn:
-    """Refuse skeletons where images are wanted."""
+    """Raise the DataError for skeletons where images are expected."""
     raise DataError(f"modality 'skeleton' of {dataset} is a signal", "an image modality", "use rgb or ir")
 
 
 def walk(root: Path, folder: str, skip: re.Pattern[str] | None = None) -> Iterator[Path]:
-    """Every file below a data set's folder, in a fixed order; linked folders are followed, each once.
+    """Yield every file below a data set's folder in a fixed order; linked folders are followed, each once.
 
     Args:
         root: The data set's folder.
-        folder: What the folder should hold, for the error.
-        skip: Names of folders not to look into.
+        folder: Expected content of the folder, for the error.
+        skip: Names of folders to skip.
 
     Raises:
-        DataError: There is no such folder.
+        DataError: The folder does not exist.
     """
     if not root.is_dir():
         raise DataError(f"no folder {root}", folder, "correct --data")
@@ -73,5 +73,5 @@ def walk(root: Path, folder: str, skip: re.Pattern[str] | None = None) -> Iterat
 
 
 def held(root: Path) -> str:
-    """The first names in a folder, for an error that says what was found instead."""
+    """Return the first names in a folder, for an error message."""
     return ", ".join(sorted(path.name for path in root.iterdir())[:5]) or "nothing"

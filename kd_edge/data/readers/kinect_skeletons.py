@@ -1,7 +1,7 @@
-"""Skeletons of a Kinect v2 as NTU RGB+D and PKU-MMD store them: 25 joints of every body, and which body is meant.
+"""Kinect v2 skeletons as stored by NTU RGB+D and PKU-MMD: 25 joints of every body, and the choice of the main body.
 
 Positions are metres in the camera's frame: x to the right of the picture, y up, z away from the camera. The files of
-NTU RGB+D show it: a joint's column in the picture grows with its x, its row falls with its y.
+NTU RGB+D confirm this: a joint's column in the picture increases with x, its row decreases with y.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ SKELETON = "skeleton"
 """Name of the modality."""
 JOINTS = 25
 VERSION = 1
-"""Of what is made of the files; part of content keys."""
+"""Version of reading; part of content keys."""
 
 _MOST_BYTES = 256_000_000  # a long video's skeletons take about 10
 _MOST_FRAMES = 100_000
-_MOST_BODIES = 64  # a camera sees six at a time; one that was lost for a moment has another id afterwards
-_OF_A_BODY, _OF_A_JOINT = 10, 12  # numbers: id, clipped edges, hands, lean, state; place, pixels, orientation, state
+_MOST_BODIES = 64  # a camera tracks six at a time, and a body that was lost briefly gets a new id
+_BODY_NUMBERS, _JOINT_NUMBERS = 10, 12  # id, clipped edges, hands, lean, state; position, pixels, orientation, state
 _PKU_BODIES = 2
 
 
 def read_ntu(path: Path) -> Float32:
-    """Every body of a ``.skeleton`` file of NTU RGB+D.
+    """Read every body of a ``.skeleton`` file of NTU RGB+D.
 
-    The file is a list of numbers: how many frames; of each frame how many bodies; of each body its id and nine more,
-    how many joints, and of each joint x, y, z, its column and row in the depth and in the colour picture, its
-    orientation (w, x, y, z) and how it was tracked (0 not at all, 1 inferred, 2 seen).
+    The file is a list of numbers: the number of frames; for each frame the number of bodies; for each body its id, nine
+    more numbers and the number of joints; for each joint x, y, z, its column and row in the depth and in the colour
+    picture, its orientation (w, x, y, z) and its tracking state (0 not tracked, 1 inferred, 2 seen).
 
     Returns:
         (B, T, 25, 3) float32; NaN where a body, or a joint of it, is not tracked.
 
     Raises:
-        DataError: Absent, cut off or of another form; the file is named.
+        DataError: The file is missing, truncated or of another format; the message names it.
     """
     numbers = iter(_text(path).split())
-    bodies: dict[str, npt.NDArray[np.float32]] = {}  # by the id that the camera gave to each
+    bodies: dict[str, npt.NDArray[np.float32]] = {}  # by the id that the camera assigned
     try:
         frames = int(next(numbers))
         if not 1 <= frames <= _MOST_FRAMES:
             raise ValueError(f"it has {frames} frames")
         for k in range(frames):
             for _ in range(int(next(numbers))):
-                name, *_ = _take(numbers, _OF_A_BODY)
+                name, *_ = _take(numbers, _BODY_NUMBERS)
                 if (count := int(next(numbers))) != JOINTS:
                     raise ValueError(f"a body has {count} joints")
                 bodies.setdefault(name, np.full((frames, JOINTS, 3), np.nan, np.float32))[k] = _joints(numbers)
@@ -65,13 +65,13 @@ def read_ntu(path: Path) -> Float32:
 
 
 def read_pku(path: Path) -> Float32:
-    """Both bodies of a long video's skeletons of PKU-MMD: a line of 2 x 25 x 3 numbers for each frame.
+    """Read both bodies of a long video of PKU-MMD: a line of 2 x 25 x 3 numbers per frame.
 
     Returns:
-        (2, T, 25, 3) float32; NaN where there is no such body, whose numbers are all 0 in the file.
+        (2, T, 25, 3) float32; NaN where a body is missing, which is stored as zeros.
 
     Raises:
-        DataError: Absent, cut off or of another form; the file is named.
+        DataError: The file is missing, truncated or of another format; the message names it.
     """
     lines = [line for line in _text(path).replace(",", " ").splitlines() if line.strip()]
     size = _PKU_BODIES * JOINTS * 3
@@ -90,38 +90,38 @@ def read_pku(path: Path) -> Float32:
 
 
 def main_body(bodies: Float32, path: Path) -> Clip:
-    """The body that moves most, as the published readers of these data sets choose; others stand by, or are furniture.
+    """Return the body that moves most, as in published readers; others are bystanders or furniture.
 
-    How much a body moves is the sum of squared distances of its joints from their own means over time, so of two that
-    move alike the one that is seen longer is taken.
+    The movement of a body is the sum of squared distances of its joints from their means over time, so that of two
+    bodies that move alike the one seen for longer is returned.
 
     Args:
         bodies: (B, T, 25, 3); NaN where not seen.
-        path: Where they were read, for the error.
+        path: Source file, for the error.
 
     Returns:
-        (T, 25, 3) float32 at 30 frames a second; NaN where it is not seen.
+        (T, 25, 3) float32 at 30 frames per second; NaN where not seen.
 
     Raises:
-        DataError: Nobody is seen.
+        DataError: No body is seen.
     """
     seen = np.isfinite(bodies)
     if not seen.any():
-        raise DataError(f"{path} shows nobody", "a body", "leave it out; training goes on without it")
+        raise DataError(f"{path} contains no body", "a body", "leave it out; training continues without it")
     values = np.where(seen, bodies, 0).astype(np.float64)
     means = values.sum(axis=1, keepdims=True) / np.maximum(seen.sum(axis=1, keepdims=True), 1)
-    moved = (np.where(seen, values - means, 0) ** 2).sum(axis=(1, 2, 3))  # (B,)
-    moved[~seen.any(axis=(1, 2, 3))] = -1  # nobody moves less than somebody who stands still
-    frames = bodies[int(moved.argmax())]
+    movement = (np.where(seen, values - means, 0) ** 2).sum(axis=(1, 2, 3))  # (B,)
+    movement[~seen.any(axis=(1, 2, 3))] = -1  # an unseen body ranks below one that stands still
+    frames = bodies[int(movement.argmax())]
     return Clip(frames, np.round(np.arange(len(frames)) * 1e9 / FPS).astype(np.int64))
 
 
 def _joints(numbers: Iterator[str]) -> Float32:
-    """(25, 3) of the next body; what else stands there, infinite pixels for example, is not looked at."""
-    rows = [_take(numbers, _OF_A_JOINT) for _ in range(JOINTS)]
-    places = np.array([row[:3] for row in rows], dtype=np.float32)
+    """(25, 3) of the next body; its other numbers, such as infinite pixels, are ignored."""
+    rows = [_take(numbers, _JOINT_NUMBERS) for _ in range(JOINTS)]
+    positions = np.array([row[:3] for row in rows], dtype=np.float32)
     is_tracked = np.array([row[-1:] for row in rows], dtype=np.float32) > 0
-    joints: Float32 = np.where(is_tracked, places, np.float32(np.nan))
+    joints: Float32 = np.where(is_tracked, positions, np.float32(np.nan))
     return joints
 
 
@@ -142,5 +142,5 @@ def _damaged(path: Path, found: str) -> DataError:
     return DataError(
         f"{path} is damaged: {found}",
         f"frames of bodies of {JOINTS} joints each",
-        "fetch this file again; training goes on without it",
+        "fetch this file again; training continues without it",
     )

@@ -31,7 +31,7 @@ LABELS = (
 """Names of the complete data set's actions, in its order."""
 
 DESK_SCENE = 3
-"""Where ``using_phone`` and ``talking_on_phone`` are performed at a desk: classes of their own, by file name alike."""
+"""Scene with ``using_phone`` and ``talking_on_phone`` at a desk, which are separate classes under equal file names."""
 
 TEST_SUBJECTS = frozenset({17, 18, 19, 20})
 TEST_CAMERA, TEST_SCENE, TEST_SESSION = 4, 2, 5
@@ -51,7 +51,7 @@ FORMATS = {
     "gyroscope": SignalFormat("rad/s", (-34.9066, 34.9066), 50.0),
     "orientation": SignalFormat("degree", (-180.0, 360.0), 50.0),
 }
-"""Units are Android's; the ranges are not published: 8 g and 2000 degree/s, usual for such devices."""
+"""Units are Android's. The ranges are not published; 8 g and 2000 degree/s are usual for such devices."""
 
 _LAYOUT = "subject1/cam1/scene1/session1/carrying.mp4 and acc_phone_clip/subject1/scene1/session1/carrying.csv"
 _FOLDERS = {
@@ -66,25 +66,25 @@ _COLUMNS = Columns(axes=1, time=0, timed=True)
 
 
 class MMAct:
-    """Reader of the official files, in either layout or anywhere below the root; capitals in names do not matter.
+    """Reader of the official files, in either layout or anywhere below the root; names are case-insensitive.
 
-    The folders on a file's path tell subject, camera, scene and session, its name the action. Their order does not
-    matter: it is ``subject1/cam1/scene1/session1`` in the trimmed release, ``cam1/subject1/scene1/session1`` in the
-    challenge. Modalities, where at least one file has them: ``rgb`` (T, H, W, 3) uint8 and the sensors ``acc_phone``,
+    The folders on a file's path, in any order, give subject, camera, scene and session; its name is the action. The
+    order is ``subject1/cam1/scene1/session1`` in the trimmed release and ``cam1/subject1/scene1/session1`` in the
+    challenge. Modalities, if at least one file has them: ``rgb`` (T, H, W, 3) uint8 and the sensors ``acc_phone``,
     ``acc_watch`` (T, 3) in m/s^2, ``gyroscope`` in rad/s, ``orientation`` (azimuth, pitch, roll) in degree. A sensor
-    has no view: one file serves every camera's sample of a performance, also across the sides of ``cross_view``. Its
-    stamps are its own clock's, 0 at its first sample: a trimmed signal is taken to begin with the video, which has no
-    stamp on that clock.
+    has no view: one file is shared by every camera's sample of a performance, also across the sides of ``cross_view``.
+    Its stamps are on its own clock, 0 at the first sample: a trimmed signal is assumed to begin with the video, which
+    has no stamp on that clock.
 
-    A sample's id tells all its parts (``s01_cam1_scene3_session2_carrying``), its trial scene and session. Classes are
-    those of the 37 that this copy has samples of, in the official order. Mirroring changes none.
+    A sample's id consists of all its parts (``s01_cam1_scene3_session2_carrying``), its trial of scene and session.
+    Classes are those of the 37 with samples in this copy, in the official order. Mirroring changes no class.
 
     Args:
         root: The data set's folder.
-        desk: Whether scene 3's ``using_phone`` and ``talking_on_phone`` are classes of their own (37 in all); without
-            it they count as those of the other scenes (35).
+        desk: Whether scene 3's ``using_phone`` and ``talking_on_phone`` are separate classes (37 in total); otherwise
+            they count as those of the other scenes (35).
         decode_height_px: Higher pictures are scaled down to this height while decoding.
-        hash_memo: File that remembers content hashes between runs; None hashes the files anew.
+        hash_memo: File that caches content hashes between runs; None hashes the files each time.
 
     Raises:
         DataError: The folder is missing, empty or of something else.
@@ -108,13 +108,13 @@ class MMAct:
         self.modalities = ("rgb", *self.sensors)
 
     def path(self, sample: Sample, modality: str) -> Path:
-        """File that a modality of a sample is read from, or where it should be."""
+        """Return the file of a sample's modality, or its expected path."""
         require_modality(modality, self.modalities, self.name)
         parts = self._parts[sample.id]
         if modality == "rgb":
             return self._found.videos[parts]
-        where = f"subject{parts.subject}/scene{parts.scene}/session{parts.session}/{_file_action(parts)}.csv"
-        expected = self.root / _FOLDERS[modality] / where
+        relative = f"subject{parts.subject}/scene{parts.scene}/session{parts.session}/{_file_action(parts)}.csv"
+        expected = self.root / _FOLDERS[modality] / relative
         return self._found.signals[modality].get(parts._replace(camera=0), expected)
 
     def open(self, sample: Sample, modality: str) -> Clip:
@@ -123,11 +123,11 @@ class MMAct:
         if modality == "rgb":
             return read_video(path, max_height_px=self._height, whole=True)
         signal = read_signal(path, _COLUMNS, FORMATS[modality].rate_hz)
-        assert signal.stamps_ns is not None  # these columns are timed
+        assert signal.stamps_ns is not None, "the columns are timed"
         return Clip(signal.values, signal.stamps_ns)
 
     def probe(self, sample: Sample, modality: str) -> Probe:
-        """Header of a video; a signal is read as a whole. See ``Probed.probe``."""
+        """Read the header of a video, or the whole of a signal. See ``Probed.probe``."""
         if modality == "rgb":
             info = video_info(self.path(sample, modality))
             return Probe(info.frames, max(0, info.frames - 1) / info.fps)
@@ -135,7 +135,7 @@ class MMAct:
         return Probe(len(clip), clip.seconds)
 
     def content_key(self, sample: Sample, modality: str) -> str:
-        """Hash of the whole file and of how it is read; see ``Dataset.content_key``."""
+        """Hash of the whole file and the decoding; see ``Dataset.content_key``."""
         digest = self._hashes.sha256(self.path(sample, modality))
         return f"{digest}-h{self._height}-{decoder_key()}" if modality == "rgb" else f"{digest}-signal{VERSION}"
 
@@ -157,16 +157,16 @@ class MMAct:
         return FORMATS[sensor]
 
     def gaps(self) -> dict[str, str]:
-        """Performances that one of this copy's cameras has and another lacks; see ``Dataset.gaps``.
+        """Performances that one camera of this copy has and another lacks; see ``Dataset.gaps``.
 
-        The lists say nothing of a performance that no camera has.
+        Performances that no camera has are not in the published lists.
         """
         cameras = sorted({parts.camera for parts in self._parts.values()})
         every = {p._replace(camera=camera) for p in self._parts.values() for camera in cameras}
         return {_id(parts): "no video" for parts in sorted(every - self._found.videos.keys())}
 
     def remarks(self) -> tuple[str, ...]:
-        """Counts against the published lists, sensors that are missing, and what is odd; see ``Dataset.remarks``."""
+        """Counts against the published lists, missing sensors, and irregularities; see ``Dataset.remarks``."""
         official = sum(OFFICIAL_SIDES["cross_view"])
         remarks = [f"{len(self.samples):,} of {official:,} samples of the complete data set"]
         for name, (train, test) in OFFICIAL_SIDES.items():
@@ -181,8 +181,8 @@ class MMAct:
                 remarks.append(f"{name}: no test sample of {listed(untested)}")
         remarks += self._shared_signals()
         remarks += self._sensor_remarks()
-        if self._found.twice:
-            remarks.append(f"there twice, the first is read: {listed(self._found.twice)}")
+        if self._found.duplicates:
+            remarks.append(f"found twice, the first is read: {listed(self._found.duplicates)}")
         if self._found.unknown:
             remarks.append(f"not read, no action of that name: {listed(self._found.unknown)}")
         return tuple(remarks)
@@ -194,8 +194,8 @@ class MMAct:
     def split(self, name: str) -> Split:
         """See ``Dataset.split``. Not every class has test samples in scene 2.
 
-        The paper's cross-session rule (the first 80 % of each subject's sessions train) is, by its lists, sessions
-        1 to 4 against 5.
+        The paper's cross-session rule (the first 80 % of each subject's sessions train) means sessions 1 to 4 against
+        5, according to its lists.
         """
         require_split(name, self.splits(), self.name)
         split = self._split(name)
@@ -221,7 +221,7 @@ class MMAct:
         return Split(name, tuple(s for s in self.samples if not tests(s)), test)
 
     def _shared_signals(self) -> Iterator[str]:
-        """One sensor file serves every camera: between cameras, test signals are training signals."""
+        """Remark on sensor files shared by all cameras, so that test signals of ``cross_view`` are training signals."""
         split = self._split("cross_view")
         trained = {self._parts[s.id]._replace(camera=0) for s in split.train}
         shared = [
@@ -232,22 +232,22 @@ class MMAct:
         if shared:
             yield (
                 f"cross_view: the signals of {len(shared):,} of {len(split.test):,} test samples are training signals "
-                "too, one file serves all cameras: figures of sensors are none of a test"
+                "too, because all cameras share one file: figures of sensors are not test figures"
             )
 
     def _sensor_remarks(self) -> Iterator[str]:
         filmed = {parts._replace(camera=0): _id(parts) for parts in reversed(self._parts.values())}
         for sensor, files in self._found.signals.items():
-            lacking = sorted(filmed[parts] for parts in filmed.keys() - files.keys())
-            if lacking:
-                yield f"{sensor} is missing in {len(lacking):,} of {len(filmed):,} performances: {listed(lacking)}"
+            missing = sorted(filmed[parts] for parts in filmed.keys() - files.keys())
+            if missing:
+                yield f"{sensor} is missing in {len(missing):,} of {len(filmed):,} performances: {listed(missing)}"
         unfilmed = {parts for files in self._found.signals.values() for parts in files} - filmed.keys()
         if unfilmed:
             yield f"not used, sensors without a video: {len(unfilmed):,} performances"
 
 
 class _Parts(NamedTuple):
-    """What the path of a file tells; the camera of a sensor file is 0."""
+    """Parts of a file's path; the camera of a sensor file is 0."""
 
     subject: int
     camera: int
@@ -257,11 +257,11 @@ class _Parts(NamedTuple):
 
 
 class _Recorded(NamedTuple):
-    """Files by what they are; names that are there twice; names that are no action."""
+    """Videos and signals by their parts; names of duplicate files; names that are not an action."""
 
     videos: dict[_Parts, Path]
     signals: dict[str, dict[_Parts, Path]]
-    twice: list[str]
+    duplicates: list[str]
     unknown: list[str]
 
 
@@ -274,43 +274,43 @@ def _file_action(parts: _Parts) -> str:
 
 
 def _recorded(root: Path, desk: bool) -> _Recorded:
-    """Every video and signal of the data set's actions."""
+    """Find every video and signal of the data set's actions."""
     found = _Recorded({}, {sensor: {} for sensor in _FOLDERS}, [], [])
     for path in walk(root, f"the folder of MMAct, with {_LAYOUT}"):
-        ending = path.suffix.lower()
-        if ending not in (".mp4", ".avi", ".csv"):
+        suffix = path.suffix.lower()
+        if suffix not in (".mp4", ".avi", ".csv"):
             continue
         folders = path.relative_to(root).parts[:-1]
         sensor = next((_SENSOR_OF[f.lower()] for f in folders if f.lower() in _SENSOR_OF), None)
-        parts = _read_parts(folders, path.stem, desk, filmed=ending != ".csv")
-        if parts is None or (ending == ".csv") != (sensor is not None):
+        parts = _read_parts(folders, path.stem, desk, filmed=suffix != ".csv")
+        if parts is None or (suffix == ".csv") != (sensor is not None):
             continue
         name = path.relative_to(root).as_posix()
         files = found.videos if sensor is None else found.signals[sensor]
         if parts.action not in LABELS:
             found.unknown.append(name)
         elif parts in files:
-            found.twice.append(name)
+            found.duplicates.append(name)
         else:
             files[parts] = path
     if not found.videos:
         what = "sensor files, but no video" if any(found.signals.values()) else held(root)
         raise DataError(
-            f"no MMAct video in {root} (it holds {what})",
+            f"no MMAct video in {root} (it contains {what})",
             _LAYOUT,
-            "give the data set's own folder as --data, or one that holds it as mmact/",
+            "give the data set's own folder as --data, or one that contains it as mmact/",
         )
     return found
 
 
 def _read_parts(folders: tuple[str, ...], stem: str, desk: bool, *, filmed: bool) -> _Parts | None:
-    """What the folders and the name of a file tell; None when a part is missing."""
-    told = {m[1].lower()[:3]: int(m[2]) for m in map(_PART.fullmatch, folders) if m}  # sub, cam, sce, ses
-    if not {"sub", "sce", "ses"} <= told.keys() or (filmed and "cam" not in told):
+    """Parse the folders and the name of a file; None if a part is missing."""
+    numbers = {m[1].lower()[:3]: int(m[2]) for m in map(_PART.fullmatch, folders) if m}  # sub, cam, sce, ses
+    if not {"sub", "sce", "ses"} <= numbers.keys() or (filmed and "cam" not in numbers):
         return None
     action = re.sub(r"[\s-]+", "_", stem.strip().lower())
-    if told["sce"] == DESK_SCENE and action in ("using_phone", "talking_on_phone"):
+    if numbers["sce"] == DESK_SCENE and action in ("using_phone", "talking_on_phone"):
         action += "_desk"
     if not desk:
         action = action.removesuffix("_desk")
-    return _Parts(told["sub"], told["cam"] if filmed else 0, told["sce"], told["ses"], action)
+    return _Parts(numbers["sub"], numbers["cam"] if filmed else 0, numbers["sce"], numbers["ses"], action)

@@ -1,4 +1,4 @@
-"""NTU RGB+D 60: 60 actions, 40 subjects, three Kinect v2 cameras; RGB and near infrared video paired by name.
+"""NTU RGB+D 60: 60 actions, 40 subjects, three Kinect v2 cameras; RGB and near-infrared video paired by name.
 
 Source: Shahroudy, Liu, Ng, Wang, "NTU RGB+D: A large scale dataset for 3D human activity analysis", CVPR 2016. Ten of
 its classes, A001 to A010, are those of Quan et al., "A cross-modal knowledge distillation approach for RGB-to-infrared
@@ -40,7 +40,7 @@ LABELS = (
 """Names of the actions A001 to A060."""
 
 ACTIONS = {"ten": 10, "all": 60}
-"""Choice of classes -> how many of the labels, from A001 on."""
+"""Choice of classes -> number of labels, from A001 on."""
 
 TRAINING_SUBJECTS = frozenset(
     f"P{n:03d}" for n in (1, 2, 4, 5, 8, 9, 13, 14, 15, 16, 17, 18, 19, 25, 27, 28, 31, 34, 35, 38)
@@ -63,8 +63,8 @@ _NAME = re.compile(r"(?<![A-Z0-9])S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})(?!\d)
 class NtuRgbd:
     """Reader of the official files, in their folders or anywhere below the root.
 
-    Modalities, where at least one file has them: ``rgb`` (T, H, W, 3) and ``ir`` (T, H, W), uint8; ``skeleton`` (T, 25,
-    3) float32 m of the body that moves most, see ``kinect_skeletons``. A sample is what has a video. Its id is its
+    Modalities, if at least one file has them: ``rgb`` (T, H, W, 3) and ``ir`` (T, H, W), uint8; ``skeleton`` (T, 25, 3)
+    float32 m of the body that moves most, see ``kinect_skeletons``. A sample has at least one video. Its id is its
     official name, its subject ``P001``, its view ``C001``, its trial setup and replication, ``S001R001``. Mirroring
     changes no class.
 
@@ -72,10 +72,10 @@ class NtuRgbd:
         root: The data set's folder.
         actions: ``ten`` (A001 to A010) or ``all`` (A001 to A060).
         exclude: Text file of sample names to leave out, for example the official list of samples with missing
-            skeletons; every name on a line counts, other text is ignored. A path that is not absolute is looked for
-            below ``root`` first, then below the current folder.
+            skeletons; every name on a line counts, other text is ignored. A relative path is resolved against ``root``
+            first, then against the current folder.
         decode_height_px: Higher pictures are scaled down to this height while decoding.
-        hash_memo: File that remembers content hashes between runs; None hashes the files anew.
+        hash_memo: File that caches content hashes between runs; None hashes the files each time.
 
     Raises:
         DataError: The folder is missing, empty or of something else, or the list names no sample.
@@ -98,7 +98,7 @@ class NtuRgbd:
         self._height = decode_height_px
         self._hashes = FileHashes(hash_memo)
         found = _recorded(root, len(self.labels))
-        self._files, self._twice, self._foreign = found
+        self._files, self._duplicates, self._foreign = found
         self.modalities = tuple(m for m in _RECORDED if self._files[m])
         listed_names = _excluded(root, exclude) if exclude else frozenset()
         recorded = self._files["rgb"].keys() | self._files["ir"].keys()
@@ -106,7 +106,7 @@ class NtuRgbd:
         self.samples = tuple(_sample(sample_id) for sample_id in sorted(recorded - listed_names))
 
     def path(self, sample: Sample, modality: str) -> Path:
-        """File that a modality of a sample is read from, or where it should be."""
+        """Return the file of a sample's modality, or its expected path."""
         self._require(modality)
         name = f"{sample.id}.skeleton" if modality == SKELETON else f"{sample.id}_{modality}.avi"
         return self._files[modality].get(sample.id, self.root / _FOLDERS[modality] / name)
@@ -127,7 +127,7 @@ class NtuRgbd:
         return Probe(info.frames, max(0, info.frames - 1) / info.fps)
 
     def content_key(self, sample: Sample, modality: str) -> str:
-        """Hash of the whole file (a few MB) and of how it is decoded; see ``Dataset.content_key``."""
+        """Hash of the whole file (a few MB) and the decoding; see ``Dataset.content_key``."""
         digest = self._hashes.sha256(self.path(sample, modality))
         return f"{digest}-skeleton{VERSION}" if modality == SKELETON else f"{digest}-h{self._height}-{decoder_key()}"
 
@@ -137,13 +137,13 @@ class NtuRgbd:
         return no_picture(self.name) if modality == SKELETON else FORMATS[modality]
 
     def gaps(self) -> dict[str, str]:
-        """Samples left out by ``exclude``, and those that no modality has; see ``Dataset.gaps``.
+        """Samples left out by ``exclude``, and those missing in every modality; see ``Dataset.gaps``.
 
         In the complete data set every performance (setup, subject, replication) has every action from every camera.
-        What this copy has none of (a setup, a subject, a camera, an action) is not expected.
+        Setups, subjects, cameras and actions that this copy lacks entirely are not expected.
         """
-        there = {s.id for s in self.samples} | self._left_out.keys()
-        parts = [_parts(sample_id) for sample_id in there]
+        present = {s.id for s in self.samples} | self._left_out.keys()
+        parts = [_parts(sample_id) for sample_id in present]
         cameras, actions = sorted({p.camera for p in parts}), sorted({p.action for p in parts})
         every = (
             f"S{setup}C{camera}P{subject}R{replication}A{action}"
@@ -151,10 +151,10 @@ class NtuRgbd:
             for camera in cameras
             for action in actions
         )
-        return {**self._left_out, **{name: "no file" for name in every if name not in there}}
+        return {**self._left_out, **{name: "no file" for name in every if name not in present}}
 
     def remarks(self) -> tuple[str, ...]:
-        """Counts against the complete data set, and what is odd; see ``Dataset.remarks``."""
+        """Counts against the complete data set, and irregularities; see ``Dataset.remarks``."""
         official = len(self.labels) * sum(OFFICIAL_PER_CLASS["cross_view"])
         remarks = [f"{len(self.samples):,} of {official:,} samples of the complete data set"]
         for name in self.splits():
@@ -164,13 +164,13 @@ class NtuRgbd:
                 f"{test * len(self.labels):,} test samples"
             )
         for modality in (*MODALITIES, *(m for m in self.modalities if m == SKELETON)):
-            lacking = [s.id for s in self.samples if s.id not in self._files[modality]]
-            if lacking:
-                remarks.append(f"{modality} is missing in {len(lacking):,} of {len(self.samples):,}: {listed(lacking)}")
+            missing = [s.id for s in self.samples if s.id not in self._files[modality]]
+            if missing:
+                remarks.append(f"{modality} is missing in {len(missing):,} of {len(self.samples):,}: {listed(missing)}")
         if self._left_out:
             remarks.append(f"excluded: {listed(self._left_out)}")
-        if self._twice:
-            remarks.append(f"there twice, the first is read: {listed(self._twice)}")
+        if self._duplicates:
+            remarks.append(f"found twice, the first is read: {listed(self._duplicates)}")
         if self._foreign:
             remarks.append(f"not read: {self._foreign:,} of NTU RGB+D 120 (A061 and higher)")
         return tuple(remarks)
@@ -210,16 +210,16 @@ class _Parts(NamedTuple):
 
 
 class _Recorded(NamedTuple):
-    """Modality -> sample id -> file; names of files that are there twice; number of files of the larger data set."""
+    """Modality -> sample id -> file; names of duplicate files; number of files of the larger data set."""
 
     files: dict[str, dict[str, Path]]
-    twice: list[str]
+    duplicates: list[str]
     foreign: int
 
 
 def _parts(sample_id: str) -> _Parts:
     match = _NAME.match(sample_id)
-    assert match is not None  # ids come from file names of this form
+    assert match is not None, "ids come from file names of this form"
     return _Parts(*match.groups())
 
 
@@ -229,7 +229,7 @@ def _sample(sample_id: str) -> Sample:
 
 
 def _recorded(root: Path, classes: int) -> _Recorded:
-    """Every file of the wanted classes."""
+    """Find every file of the requested classes."""
     found = _Recorded({m: {} for m in _RECORDED}, [], 0)
     others, foreign = 0, 0
     for path in walk(root, f"the folder of NTU RGB+D, with {_LAYOUT}"):
@@ -241,23 +241,23 @@ def _recorded(root: Path, classes: int) -> _Recorded:
         if not 1 <= action <= classes:
             others, foreign = others + 1, foreign + (action > len(LABELS))
         elif sample_id in found.files[modality]:
-            found.twice.append(path.name)
+            found.duplicates.append(path.name)
         else:
             found.files[modality][sample_id] = path
     if not any(found.files[m] for m in MODALITIES):
         what = f"{others} files of other classes" if others else held(root)
         raise DataError(
-            f"no NTU RGB+D recording of A001 to A{classes:03d} in {root} (it holds {what})",
+            f"no NTU RGB+D recording of A001 to A{classes:03d} in {root} (it contains {what})",
             _LAYOUT,
-            "give the data set's own folder as --data, or one that holds it as ntu-rgbd/",
+            "give the data set's own folder as --data, or one that contains it as ntu-rgbd/",
         )
     return found._replace(foreign=foreign)
 
 
 def _excluded(root: Path, given: Path) -> frozenset[str]:
-    """Sample names in a text file, whose path may begin at the data set's folder."""
+    """Sample names in a text file, whose path may be relative to the data set's folder."""
     path = expanded(given)
-    below = root / path  # an absolute path stays
+    below = root / path  # an absolute path stays unchanged
     try:
         text = (below if below.exists() else path).read_text(encoding="utf-8", errors="replace")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""OpenCV in PyAV's place: for videos that PyAV cannot open, and on robots without it."""
+"""OpenCV as a fallback for videos that PyAV cannot open, and for robots without PyAV."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from kd_edge.packages import import_extra
 from kd_edge.reading import open_regular
 from kd_edge.types import Image
 
-UNKNOWN = "it is no video that PyAV or OpenCV can read"
+UNKNOWN = "it is not a video that PyAV or OpenCV can read"
 TIMEOUT_MS = 5000
 _DEFAULT_FPS = 30.0
 _HEAD_BYTES = 1024
 _FFMPEG_LOG = "OPENCV_FFMPEG_LOGLEVEL"
 _DEEP_GREY = b"Y1\0"
-"""How FFmpeg's four letters for grey of more than 8 bit begin; then come the bits."""
+"""Beginning of FFmpeg's four-character code for grey of more than 8 bit, followed by the bits."""
 
 
 class Info(NamedTuple):
-    """What OpenCV finds in a header, as ``VideoInfo``."""
+    """Header as read by OpenCV; see ``VideoInfo``."""
 
     frames: int
     fps: float
@@ -37,7 +37,7 @@ class Info(NamedTuple):
 
 
 def fault(path: Path) -> str | None:
-    """Why OpenCV does not open a file, a text for one, which may name other files; None where it does."""
+    """Reason why OpenCV cannot or must not open a file (text, for example, may name other files); None if it can."""
     try:
         with _capture(path):
             return None
@@ -48,7 +48,7 @@ def fault(path: Path) -> str | None:
 
 
 def info(path: Path) -> Info | None:
-    """What the header says; None where OpenCV cannot open it."""
+    """Read the header; None if OpenCV cannot open the file."""
     try:
         with _capture(path) as (cv2, capture):
             frames, fps = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))), _fps(cv2, capture)
@@ -59,17 +59,17 @@ def info(path: Path) -> Info | None:
 
 
 def frames(path: Path, channels: Literal[1, 3] | None, max_height_px: int | None = None) -> Iterator[tuple[Image, int]]:
-    """Every frame, upright, (H, W) or (H, W, 3) uint8 in R, G, B order, and its time since the first one in ns.
+    """Yield every frame, upright, (H, W) or (H, W, 3) uint8 in R, G, B order, and its time since the first one in ns.
 
     Raises:
-        ValueError: Nothing that OpenCV can open, more pixels than a frame may have, or grey of more than 8 bit, which
-            OpenCV would cut to 8.
+        ValueError: OpenCV cannot open the file, its frames have too many pixels, or it is grey of more than 8 bit,
+            which OpenCV would reduce to 8.
     """
     with _capture(path) as (cv2, capture):
         stamps = Stamps(1e9 / _fps(cv2, capture))
         while True:
-            is_there, image = capture.read()
-            if not is_there:
+            has_image, image = capture.read()
+            if not has_image:
                 return
             since_ns = stamps.since_first(_stamp_ns(capture.get(cv2.CAP_PROP_POS_MSEC)))
             image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY if channels == 1 else cv2.COLOR_BGR2RGB)
@@ -84,7 +84,7 @@ def _capture(path: Path) -> Iterator[tuple[Any, Any]]:
     cv2 = import_extra("cv2", "cpu")
     with open_regular(path) as file:
         if b"\0" not in file.read(_HEAD_BYTES):
-            raise ValueError("it is text, no video")
+            raise ValueError("it is text, not a video")
         capture = _opened(cv2, file)
         try:
             if capture is None:
@@ -100,7 +100,7 @@ def _capture(path: Path) -> Iterator[tuple[Any, Any]]:
 
 
 def _opened(cv2: Any, file: BinaryIO) -> Any:
-    """By its descriptor, whatever its name: no other file's pattern, no address."""
+    """Open a file by its descriptor, so that its name cannot act as a pattern or an address."""
     name = f"/dev/fd/{file.fileno()}"
     with _quiet(cv2):
         return _tried(cv2, file, name)
@@ -119,7 +119,7 @@ def _tried(cv2: Any, file: BinaryIO, name: str) -> Any:
 
 @contextmanager
 def _quiet(cv2: Any) -> Iterator[None]:
-    """OpenCV and its FFmpeg print what they think of a file: whoever asked for it is told in one line."""
+    """Silence OpenCV and its FFmpeg, which print their own messages; the caller reports one line instead."""
     logging, given = cv2.utils.logging, os.environ.get(_FFMPEG_LOG)
     level = logging.getLogLevel()
     os.environ.setdefault(_FFMPEG_LOG, "-8")  # read once, with the first file

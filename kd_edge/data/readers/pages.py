@@ -1,6 +1,6 @@
-"""TIFF files of several pages as recordings: one page a frame, 8 or 16 bit as stored, decoded when it is asked for.
+"""Multi-page TIFF files as recordings: one frame per page, 8 or 16 bit as stored, decoded on access.
 
-OpenCV decodes; where the pages lie is read here, so that each is reached at once and its size known before.
+OpenCV decodes the pages; their positions are read here, for random access and to check their sizes first.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 ENDINGS = (".tif", ".tiff")
 MOST_PAGES = 1_000_000
 MOST_BYTES = 64_000_000_000
-_WIDTHS, _HEIGHTS = (256, 322), (257, 323)  # of the page and of its tiles
+_WIDTHS, _HEIGHTS = (256, 322), (257, 323)  # tags of the page and of its tiles
 _MOST_ENTRIES = 4096
 _KIND_OF_PAGE = 254
 _REDUCED = 1  # a preview of another page
@@ -35,7 +35,7 @@ _NUMBERS = {3: "H", 4: "I", 16: "Q"}
 
 
 class _Form(NamedTuple):
-    """How numbers lie in a file: byte order, place of the first directory, its count, its entries, the next one."""
+    """Number formats of a TIFF variant: byte order, offsets, position of the first directory's offset, its entries."""
 
     order: str
     offset: str
@@ -59,26 +59,26 @@ def is_tiff(head: bytes) -> bool:
 
 
 def several(path: Path) -> bool:
-    """Whether a file is TIFF of several pages; False too where it cannot be read."""
+    """Whether a file is a TIFF of several pages; also False if it cannot be read."""
     try:
         with _Directories(path) as found:
-            return len(list(islice(found.places(), 2))) > 1
+            return len(list(islice(found.positions(), 2))) > 1
     except (OSError, ValueError):
         return False
 
 
 class _Directories:
-    """Where the pages of a file lie; the file stays mapped until ``close``."""
+    """Positions of the pages of a file, which stays mapped until ``close``."""
 
     def __init__(self, path: Path) -> None:
         self._content: npt.NDArray[np.uint8] | None = None
         with open_regular(path) as file:
             size, head = os.fstat(file.fileno()).st_size, file.read(4)
             if not is_tiff(head):
-                raise ValueError("it is no TIFF")
+                raise ValueError("it is not a TIFF")
             if size > MOST_BYTES:
                 raise ValueError(f"it has {size:,} bytes, more than {MOST_BYTES:,}")
-            self._content = np.memmap(file, np.uint8, mode="c")  # what is written to it stays in memory
+            self._content = np.memmap(file, np.uint8, mode="c")  # copy-on-write: changes stay in memory
         self._form = _FORMS[head]
 
     def __enter__(self) -> Self:
@@ -91,11 +91,11 @@ class _Directories:
         """Release the file."""
         self._content = None
 
-    def places(self) -> Iterator[int]:
-        """Where the directories of the pages lie.
+    def positions(self) -> Iterator[int]:
+        """Yield the positions of the pages' directories.
 
         Raises:
-            ValueError: One that lies beyond the file's end, a chain without one, or a page that is no frame.
+            ValueError: A directory lies beyond the end of the file, their chain does not end, or a page is not a frame.
         """
         form = self._form
         seen: set[int] = set()
@@ -136,9 +136,9 @@ class _Directories:
 
 
 class Pages(_Directories):
-    """The pages of a file as frames, as an array (T, H, W[, 3]) would give them; each is decoded when it is asked for.
+    """The pages of a file as frames of an array (T, H, W[, 3]), each decoded on access.
 
-    Pages are of one size and type: another one raises where it is asked for. Previews of other pages are left out.
+    All pages must have the same size and type; accessing one that differs raises an error. Previews are skipped.
 
     Args:
         path: The file. It stays mapped until ``close``.
@@ -146,7 +146,7 @@ class Pages(_Directories):
     Attributes:
         dtype: ``uint8`` or ``uint16``.
         shape: (T, H, W), or (T, H, W, 3) in R, G, B order.
-        ndim: How many of these.
+        ndim: Number of dimensions.
 
     Raises:
         ValueError: No TIFF, damaged, or its pages are no frames.
@@ -157,19 +157,19 @@ class Pages(_Directories):
         self._cv2 = import_extra("cv2", "cpu")
         super().__init__(path)
         try:
-            self._places = list(self.places())
-            if not self._places:
+            self._positions = list(self.positions())
+            if not self._positions:
                 raise ValueError("it has no page")
             first = self._decoded(0)
         except ValueError:
             self.close()
             raise
         self.dtype: np.dtype[Any] = first.dtype
-        self.shape: tuple[int, ...] = (len(self._places), *first.shape)
+        self.shape: tuple[int, ...] = (len(self._positions), *first.shape)
         self.ndim = len(self.shape)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._positions)
 
     def __getitem__(self, number: int) -> Image:
         image = self._decoded(number)
@@ -178,13 +178,13 @@ class Pages(_Directories):
         return image
 
     def _decoded(self, number: int) -> Image:
-        """OpenCV decodes the first page: the place of this one is written where that of the first is looked for."""
-        assert self._content is not None  # not after it was closed
-        place = struct.pack(self._form.order + self._form.offset, self._places[number])
-        self._content[self._form.first : self._form.first + len(place)] = np.frombuffer(place, np.uint8)
+        """Decode one page. OpenCV decodes the first page, so the header's offset is changed to that of this page."""
+        assert self._content is not None, "the file is closed"
+        offset = struct.pack(self._form.order + self._form.offset, self._positions[number])
+        self._content[self._form.first : self._form.first + len(offset)] = np.frombuffer(offset, np.uint8)
         fault = ""
         try:
             return rgb_or_grey(self._cv2, decode_pixels(self._cv2, self._content), grey=False)
         except ValueError as error:
             fault = str(error)
-        raise ValueError(f"page {number + 1}: {fault}")  # without the error before, which would keep the file mapped
+        raise ValueError(f"page {number + 1}: {fault}")  # not chained: the cause would keep the file mapped

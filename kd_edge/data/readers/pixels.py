@@ -1,8 +1,8 @@
-"""Decoded pictures as arrays: upright, grey or R, G, B, 8 or 16 bit as stored.
+"""Convert decoded pictures to arrays: upright, grey or R, G, B, 8 or 16 bit as stored.
 
-Grey of more than 8 bit stays what is stored: a 10-bit picture's values go to 1023, a 16-bit one's to 65535. So does R,
-G, B of more than 8 bit. YCbCr of more than 8 bit (phones' HDR) becomes 8 bit, which the log tells. Grey of YCbCr is its
-Y, 0 to 255 (a limited range is widened); grey of R, G, B is 0.299 R + 0.587 G + 0.114 B.
+Grey of more than 8 bit keeps its stored values: up to 1023 for 10 bit, up to 65535 for 16 bit. So does R, G, B of more
+than 8 bit. YCbCr of more than 8 bit (HDR of phones) is reduced to 8 bit with a warning in the log. Grey of YCbCr is its
+Y, 0 to 255 (a limited range is expanded); grey of R, G, B is 0.299 R + 0.587 G + 0.114 B.
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ log = logging.getLogger("kd_edge.data")
 _Y_PLANES = frozenset({"nv12", "nv21", "nv16"}) | {
     f"{kind}{sampling}p" for kind in ("yuv", "yuvj", "yuva") for sampling in (410, 411, 420, 422, 440, 444)
 }
-"""Formats of 8 bit whose first plane is Y alone."""
+"""8-bit formats whose first plane contains only Y."""
 _DEEP_RGB = re.compile(r"(?:rgb48|bgr48|rgba64|bgra64|gbra?p(?:9|10|12|14|16))(?:le|be)")
 _FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 _LOWEST_Y, _Y_STEPS = 16, 219
 
 
 def is_grey(form: str) -> bool:
-    """Whether pixels have one channel, by FFmpeg's name of them."""
+    """Whether a pixel format, by FFmpeg's name, has one channel."""
     return form.startswith(("gray", "ya8", "ya16", "mono"))
 
 
 def is_deep(form: Any) -> bool:
-    """Whether values of more than 8 bit are kept, by PyAV's format: grey and R, G, B, not YCbCr."""
+    """Whether a pixel format of PyAV keeps more than 8 bit: grey and R, G, B, but not YCbCr."""
     return bool(_DEEP_RGB.fullmatch(form.name)) or (is_grey(form.name) and form.components[0].bits > 8)
 
 
 class _Size(NamedTuple):
-    """Of a picture as it is stored, pixels."""
+    """Size of a picture as stored, in pixels."""
 
     height: int
     width: int
 
 
 class ImageMaker:
-    """Pictures as arrays; keeps the converter between them.
+    """Converts pictures to arrays with one converter that is kept between them.
 
     Args:
-        channels: 1 makes colour grey, 3 grey colour; None leaves what is stored.
-        max_height_px: Scale higher pictures down to this height (area average, same proportions).
+        channels: 1 converts colour to grey, 3 grey to colour; None keeps the stored channels.
+        max_height_px: Scale higher pictures down to this height (area average, same aspect ratio).
     """
 
     def __init__(self, channels: Channels | None, max_height_px: int | None = None) -> None:
@@ -63,10 +63,10 @@ class ImageMaker:
         self._turn: _Turn | None = None
 
     def image(self, picture: Any) -> Image:
-        """(H, W) or (H, W, 3) in R, G, B order, uint8 or uint16; an array of its own.
+        """Return a picture as a new array: (H, W) or (H, W, 3) in R, G, B order, uint8 or uint16.
 
         Raises:
-            ValueError: Pixels that are neither, or deep grey where colour is wanted.
+            ValueError: The pixels have another type, or are grey of more than 8 bit where colour is wanted.
         """
         if self._turn is None or picture.key_frame:
             self._turn = _turn_of(picture)
@@ -74,7 +74,7 @@ class ImageMaker:
         return cast("Image", np.ascontiguousarray(_turned(self._with_channels(picture, size), self._turn)))
 
     def _smaller(self, height: int, width: int, *, is_turned: bool) -> _Size | None:
-        """What a picture is to be scaled down to, as it is stored; None where it is low enough."""
+        """Size, before rotation, to scale a picture down to; None if it is low enough."""
         height, width = (width, height) if is_turned else (height, width)
         if self._max_height is None or height <= self._max_height:
             return None
@@ -93,7 +93,7 @@ class ImageMaker:
             grey = self._converted(picture, "gray", size)
             return cast("Image", self._cv2.cvtColor(grey, self._cv2.COLOR_GRAY2RGB)) if self._channels == 3 else grey
         if not picture.format.is_rgb:
-            _tell_of_depth(max((part.bits for part in picture.format.components), default=8))
+            _warn_of_depth(max((part.bits for part in picture.format.components), default=8))
         colour = self._converted(picture, "rgb24", size)
         return self._grey_of(colour) if self._channels == 1 else colour
 
@@ -114,50 +114,50 @@ class ImageMaker:
         return grey
 
     def _luminance(self, picture: Any, form: str) -> Image:
-        """Y, 0 to 255: without the chroma nothing has to be converted but its range; as swscale does it, but faster."""
+        """Y, 0 to 255. Without chroma only the range has to be converted; the result of swscale, but faster."""
         plane = picture.planes[0]
-        if plane.line_size < picture.width:  # its lines are stored from the last one on
+        if plane.line_size < picture.width:  # negative stride: lines are stored from the last one on
             return self._converted(picture, "gray", None)
         luminance = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: picture.height, : picture.width]
         if form.startswith("yuvj") or picture.color_range == _FULL_RANGE:
             return luminance.copy()
         above = self._cv2.subtract(luminance, _LOWEST_Y)
-        widened: Image = self._cv2.convertScaleAbs(above, alpha=255 / _Y_STEPS)
-        return widened
+        expanded: Image = self._cv2.convertScaleAbs(above, alpha=255 / _Y_STEPS)
+        return expanded
 
     def _converted(self, picture: Any, form: str, size: _Size | None) -> Image:
-        wanted: dict[str, Any] = {} if form == picture.format.name else {"format": form}
+        changes: dict[str, Any] = {} if form == picture.format.name else {"format": form}
         if size is not None:
-            wanted |= {"width": size.width, "height": size.height, "interpolation": "AREA"}
-        made = self._converter.reformat(picture, **wanted, **_one_thread()) if wanted else picture
-        array: Image = made.to_ndarray()
-        return array.copy() if made is picture else array  # the decoder's own memory is not for others
+            changes |= {"width": size.width, "height": size.height, "interpolation": "AREA"}
+        converted = self._converter.reformat(picture, **changes, **_one_thread()) if changes else picture
+        array: Image = converted.to_ndarray()
+        return array.copy() if converted is picture else array  # the decoder reuses its own memory
 
 
 @functools.cache
 def _one_thread() -> dict[str, int]:
-    """Labels need the other cores; an older PyAV has no such argument and takes one anyway."""
+    """Argument for one thread, because labels need the other cores; an older PyAV lacks it and uses one anyway."""
     text = getattr(import_extra("av.video.reformatter", "replay").VideoReformatter.reformat, "__doc__", "") or ""
     return {"threads": 1} if "threads" in text else {}
 
 
 @functools.cache
-def _tell_of_depth(bits: int) -> None:
+def _warn_of_depth(bits: int) -> None:
     if bits > 8:
         log.warning("colour of %d bit is read as 8 bit", bits)
 
 
-# What is to be done with a picture: transpose it, then turn its lines round, then its columns.
+# Whether to transpose a picture, then reverse its lines, then its columns.
 _Turn = tuple[bool, bool, bool]
 _UPRIGHT: _Turn = (False, False, False)
 _QUARTERS = {90: (True, True, False), 180: (False, True, True), 270: (True, False, True)}  # anticlockwise
 
 
 def _turn_of(picture: Any) -> _Turn:
-    """How a picture is to be shown, by its display matrix; turns by other than quarters are none."""
+    """Rotation and mirroring in a picture's display matrix; rotations other than by quarter turns are ignored."""
     try:
         matrix = picture.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # data of a kind that this PyAV does not know lie beside it
+    except ValueError:  # there is side data of a kind unknown to this PyAV
         return _QUARTERS.get(round(picture.rotation) % 360, _UPRIGHT)
     if matrix is None:
         return _UPRIGHT

@@ -1,4 +1,4 @@
-"""Files of PKU-MMD: where they lie, the labels of a long video, the split protocols."""
+"""Files of PKU-MMD: their locations, the labels of a long video, the split protocols."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kd_edge.data.readers.kinect import MODALITIES, held, walk
 from kd_edge.errors import DataError
 
 LAYOUT = "Data/RGB_VIDEO/0002-L.avi, Data/IR_VIDEO/0002-L-infrared.avi and Label/0002-L.txt"
-"""What a copy of the data set looks like, for errors."""
+"""Layout of the data set, for errors."""
 
 _VIDEO = re.compile(r"\d{4}-[LMR]")
 _VIDEO_FILE = re.compile(r"(\d{4}-[LMR])(-infrared)?\.avi", re.IGNORECASE)
@@ -23,13 +23,13 @@ _HEADING = re.compile(r"(train|vali|test)\w* videos?\s*:?", re.IGNORECASE)  # th
 
 
 class Files(NamedTuple):
-    """Where the files of a copy lie.
+    """Files of a copy of the data set.
 
     Attributes:
         videos: Modality -> name of the long video (``0002-L``) -> its file.
         labels: Name of the long video -> its labels file.
-        splits: ``cross_subject`` or ``cross_view`` -> its file, where it is there.
-        skeletons: Name of the long video -> its skeletons, where they are there.
+        splits: ``cross_subject`` or ``cross_view`` -> its file, if present.
+        skeletons: Name of the long video -> its skeletons, if present.
     """
 
     videos: dict[str, dict[str, Path]]
@@ -43,8 +43,8 @@ class Labels:
     """Labels file of one long video.
 
     Attributes:
-        actions: One interval a row, in the order of the file.
-        reversed_rows: Line numbers (1-based) whose start came after their end; both are swapped in ``actions``.
+        actions: One interval per row, in the order of the file.
+        reversed_rows: Line numbers (1-based) with start after end; both are swapped in ``actions``.
     """
 
     actions: tuple[ActionInterval, ...]
@@ -52,14 +52,14 @@ class Labels:
 
 
 def find_files(root: Path) -> Files:
-    """Find the files of the data set below a folder, whatever the spelling of the folders between.
+    """Find the files of the data set below a folder, whatever the names of the folders in between.
 
-    A labels file lies in a folder with ``label`` in its name (``Label``, ``Train_Label_PKU_final``), skeletons have
-    files of the same name in one with ``skel`` (``Skeleton``, ``PKU_Skeleton_Renew``). Of two files with the same
-    meaning the first is taken, in alphabetical order.
+    Labels files are in a folder with ``label`` in its name (``Label``, ``Train_Label_PKU_final``), skeletons under the
+    same file names in one with ``skel`` (``Skeleton``, ``PKU_Skeleton_Renew``). Of duplicates the first in alphabetical
+    order is used.
 
     Raises:
-        DataError: No folder, no video or no labels file.
+        DataError: The folder is missing, or contains no video or no labels file.
     """
     found = Files({modality: {} for modality in MODALITIES}, {}, {}, {})
     for path in walk(root, f"the folder of PKU-MMD, with {LAYOUT}", _PICTURES):
@@ -76,25 +76,25 @@ def find_files(root: Path) -> Files:
     if not found.labels or not any(found.videos.values()):
         what = "labels file" if any(found.videos.values()) else "video"
         raise DataError(
-            f"no PKU-MMD {what} in {root} (it holds {held(root)})",
+            f"no PKU-MMD {what} in {root} (it contains {held(root)})",
             LAYOUT,
-            "give the data set's own folder as --data, or one that holds it as pku-mmd/",
+            "give the data set's own folder as --data, or one that contains it as pku-mmd/",
         )
     return found
 
 
 def read_labels(path: Path, classes: int) -> Labels:
-    """Read rows ``action,start,end,confidence``; the confidence may be absent, blank lines are skipped.
+    """Read rows ``action,start,end,confidence``; the confidence is optional, blank lines are skipped.
 
-    Actions count from 1. Start and end are taken as frame numbers from 0, both inside the action (the data set's pages
-    do not say; published readers take them so).
+    Actions count from 1. Start and end are read as frame numbers from 0, both inclusive, as in published readers; the
+    data set's pages do not specify it.
 
     Args:
         path: The file.
         classes: Number of actions.
 
     Raises:
-        DataError: A row that is not one; the file and the line are named.
+        DataError: A row is invalid; the message names file and line.
     """
     actions, reversed_rows = [], []
     for number, line in enumerate(_lines(path), 1):
@@ -118,16 +118,16 @@ def read_labels(path: Path, classes: int) -> Labels:
 def read_split(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Read a protocol: a heading ``Training videos:``, names with commas, ``Validataion videos:``, names.
 
-    The official files spell the second heading so; any word that begins with ``vali`` or ``test`` is taken.
+    The official files spell the second heading this way; any word that begins with ``vali`` or ``test`` is accepted.
 
     Args:
-        path: The file; names may go over several lines and end in a comma.
+        path: The file; names may extend over several lines and end in a comma.
 
     Returns:
         Names of the training and of the test videos, each in the order of the file.
 
     Raises:
-        DataError: A name of another form, no heading before it, or an empty side; the file and the line are named.
+        DataError: A name is invalid or has no heading before it, or a side is empty; the message names file and line.
     """
     sides: dict[str, list[str]] = {"train": [], "test": []}
     side: list[str] | None = None

@@ -1,9 +1,9 @@
 """PKU-MMD, phase 1: 51 actions in 1,076 long videos of a Kinect v2; RGB and near infrared paired by name.
 
 Source: Liu, Hu, Li, Song, Liu, "PKU-MMD: A large scale benchmark for continuous multi-modal human action
-understanding", 2017 (arXiv 1703.07475). Its samples here are the labelled intervals, cut out while decoding; the long
-videos themselves are offered for finding actions. The two streams differ in field of view: they are paired in time,
-not pixel by pixel.
+understanding", 2017 (arXiv 1703.07475). The samples here are the labelled intervals, cut out while decoding; the long
+videos are available for action detection. The two streams differ in field of view: they are paired in time, not pixel
+by pixel.
 """
 
 from __future__ import annotations
@@ -52,19 +52,19 @@ _ENDINGS = {"rgb": ".avi", "ir": "-infrared.avi", SKELETON: ".txt"}
 class PkuMmd:
     """Reader of the official files, whatever the spelling of their folders (``pku_files.find_files``).
 
-    Modalities, where at least one file has them: ``rgb`` (T, H, W, 3) and ``ir`` (T, H, W), uint8; ``skeleton`` (T, 25,
-    3) float32 m of the body that moves most in the sample, see ``kinect_skeletons``. A sample is one row of a labels
-    file; its id tells the video, the row and the action: ``0002-L_03_A12``. Its view is L, M or R, its
-    trial the row. Its subject is the number of the video, because the files do not say who performs: holding out
-    subject ``0002`` for validation holds out one performance from all three views. Mirroring changes no class.
+    Modalities, if at least one file has them: ``rgb`` (T, H, W, 3) and ``ir`` (T, H, W), uint8; ``skeleton`` (T, 25, 3)
+    float32 m of the body that moves most in the sample, see ``kinect_skeletons``. A sample is one row of a labels file;
+    its id consists of the video, the row and the action: ``0002-L_03_A12``. Its view is L, M or R, its trial the row.
+    Its subject is the number of the video, because the files do not name the performers: holding out subject ``0002``
+    for validation holds out one performance from all three views. Mirroring changes no class.
 
     Args:
         root: The data set's folder.
         decode_height_px: Higher pictures are scaled down to this height while decoding.
-        hash_memo: File that remembers content hashes between runs; None hashes the files anew.
+        hash_memo: File that caches content hashes between runs; None hashes the files each time.
 
     Raises:
-        DataError: The folder is missing, empty or of something else; a labels or split file is wrong.
+        DataError: The folder is missing, empty or of something else; a labels or split file is invalid.
     """
 
     name = "pku_mmd"
@@ -91,18 +91,18 @@ class PkuMmd:
         self.modalities = tuple(m for m in _RECORDED if self._files[m])
 
     def path(self, sample: Sample, modality: str) -> Path:
-        """File of the long video that a modality of a sample is cut from, or where it should be."""
+        """Return the file of the long video that a sample's modality is cut from, or its expected path."""
         return self._path(self._video_of[sample.id], modality)
 
     def interval(self, sample: Sample) -> ActionInterval:
-        """Frames of a sample in its long video."""
+        """Return the frame range of a sample in its long video."""
         return self._actions[sample.id]
 
     def open(self, sample: Sample, modality: str) -> Clip:
-        """Decode the labelled interval only; what lies beyond the end of the video is left out. See ``Dataset.open``.
+        """Decode only the labelled interval, clipped to the end of the video. See ``Dataset.open``.
 
         Raises:
-            DataError: Also when nothing of the interval lies inside the video.
+            DataError: Also if the interval lies entirely outside the video.
         """
         path, action = self.path(sample, modality), self.interval(sample)
         if modality == SKELETON:
@@ -122,7 +122,7 @@ class PkuMmd:
     def probe(self, sample: Sample, modality: str) -> Probe:
         """See ``Probed.probe``."""
         path, action = self.path(sample, modality), self.interval(sample)
-        if modality == SKELETON:  # it has no header and is read
+        if modality == SKELETON:  # has no header and is read as a whole
             clip = self.open(sample, modality)
             return Probe(len(clip), clip.seconds)
         info = self._info(path)
@@ -133,7 +133,7 @@ class PkuMmd:
             raise DataError(
                 f"{path} has {info.frames} frames, {sample.id} begins at frame {action.start}",
                 "an interval inside the video",
-                "fetch the video or its labels again; training goes on without it",
+                "fetch the video or its labels again; training continues without it",
             )
         return Probe(frames, (frames - 1) / info.fps)
 
@@ -151,12 +151,12 @@ class PkuMmd:
         return no_picture(self.name) if modality == SKELETON else FORMATS[modality]
 
     def gaps(self) -> dict[str, str]:
-        """Labelled intervals whose video is absent in every modality; see ``Dataset.gaps``."""
-        there = {s.id for s in self.samples}
-        return {s.id: "no video" for found in self._samples_of.values() for s in found if s.id not in there}
+        """Labelled intervals whose video is missing in every modality; see ``Dataset.gaps``."""
+        present = {s.id for s in self.samples}
+        return {s.id: "no video" for found in self._samples_of.values() for s in found if s.id not in present}
 
     def remarks(self) -> tuple[str, ...]:
-        """Counts against the complete data set, repaired labels, intervals beyond their video's end.
+        """Counts against the complete data set, repaired labels, intervals past the end of their video.
 
         Reads the header of every video. See ``Dataset.remarks``.
         """
@@ -168,14 +168,14 @@ class PkuMmd:
         for name in self.splits():
             remarks += self._split_remarks(name)
         for modality in (*MODALITIES, *(m for m in self.modalities if m == SKELETON)):
-            lacking = [video for video in recorded if video not in self._files[modality]]
-            if lacking:
+            missing = [video for video in recorded if video not in self._files[modality]]
+            if missing:
                 remarks.append(
-                    f"{modality} is missing in {len(lacking):,} of {len(recorded):,} videos: {listed(lacking)}"
+                    f"{modality} is missing in {len(missing):,} of {len(recorded):,} videos: {listed(missing)}"
                 )
         unlabelled = sorted((self._files["rgb"].keys() | self._files["ir"].keys()) - self._labels.keys())
         if unlabelled:
-            remarks.append(f"not read, there is no labels file: {listed(unlabelled)}")
+            remarks.append(f"not read, without labels file: {listed(unlabelled)}")
         for video, labels in self._labels.items():
             remarks += [
                 f"{self._label_files[video].name}, line {line}: start and end are swapped"
@@ -191,14 +191,14 @@ class PkuMmd:
         """See ``Dataset.split``.
 
         Raises:
-            DataError: Also when the split file is absent; only cross-view can be made without it.
+            DataError: Also if the split file is missing; only cross-view does not need it.
         """
         train, test = self._sides(name)
-        there = self._recorded()
+        recorded = self._recorded()
         split = Split(
             name,
-            train=tuple(s for video in there if video in train for s in self._samples_of[video]),
-            test=tuple(s for video in there if video in test for s in self._samples_of[video]),
+            train=tuple(s for video in recorded if video in train for s in self._samples_of[video]),
+            test=tuple(s for video in recorded if video in test for s in self._samples_of[video]),
         )
         check_split(split, self.labels, by_subject=False)  # a "subject" is one performance from three views
         return split
@@ -223,7 +223,7 @@ class PkuMmd:
         return sample
 
     def _recorded(self) -> tuple[str, ...]:
-        """Labelled long videos that at least one modality has, in order."""
+        """Labelled long videos with at least one image modality, in order."""
         return tuple(v for v in self._labels if v in self._files["rgb"] or v in self._files["ir"])
 
     def _require(self, modality: str) -> None:
@@ -235,7 +235,7 @@ class PkuMmd:
         return self._files[modality].get(video, self.root / _FOLDERS[modality] / f"{video}{_ENDINGS[modality]}")
 
     def _bodies(self, path: Path) -> Float32:
-        """(2, T, 25, 3) of a long video: its samples are asked for one after the other."""
+        """(2, T, 25, 3) of a long video; the last one is kept because its samples are usually opened in turn."""
         if self._skeletons is None or self._skeletons[0] != path:
             self._skeletons = path, read_pku(path)
         return self._skeletons[1]
@@ -256,7 +256,7 @@ class PkuMmd:
             return frozenset(self._labels) - test_side, test_side
         raise DataError(
             f"no file cross-subject.txt below {self.root}",
-            "the data set's own list: who performs is written nowhere else",
+            "the data set's own list, the only source of who performs",
             "put it into Split/, or choose the split cross_view",
         )
 
@@ -265,24 +265,24 @@ class PkuMmd:
             sides = self._sides(name)
         except DataError as error:
             return [f"{name} is not possible: {error.found}"]
-        there = set(self._recorded())
+        recorded = set(self._recorded())
         counts = [
-            f"{len(side & there):,} of {official:,} {kind}"
+            f"{len(side & recorded):,} of {official:,} {kind}"
             for side, official, kind in zip(sides, OFFICIAL_SIDES[name], ("training", "test"), strict=True)
         ]
         remarks = [f"{name}: {counts[0]} and {counts[1]} videos"]
         if name not in self._split_files:
-            remarks.append(f"{name} is made of the views (test {TEST_VIEW}): no file cross-view.txt")
+            remarks.append(f"{name} is derived from the views (test {TEST_VIEW}): no file cross-view.txt")
         both = sorted({v[:4] for v in sides[0]} & {v[:4] for v in sides[1]})
         if name == "cross_subject" and both:
             remarks.append(f"{name}: performances on both sides: {listed(both)}")
-        neither = sorted(there - sides[0] - sides[1])
+        neither = sorted(recorded - sides[0] - sides[1])
         if neither:
             remarks.append(f"{name}: on neither side: {listed(neither)}")
         return remarks
 
     def _overhanging(self) -> Iterator[str]:
-        """Intervals that reach beyond their video; one without a frame in it is unusable, which the check reports."""
+        """Remarks on intervals that extend past their video; those entirely outside are reported by the check."""
         for sample in self.samples:
             for modality in (m for m in self.modalities if m in MODALITIES):
                 path, action = self.path(sample, modality), self.interval(sample)
@@ -291,12 +291,12 @@ class PkuMmd:
                 except DataError:
                     continue
                 if action.start < frames <= action.end:
-                    yield f"{sample.id} ends at frame {action.end}, {path.name} has {frames}: what exists is used"
+                    yield f"{sample.id} ends at frame {action.end}, {path.name} has {frames}: existing ones are used"
 
 
 def _ends_before(path: Path, sample: Sample, action: ActionInterval) -> DataError:
     return DataError(
         f"{path} is damaged: it ends before frame {action.start}, where {sample.id} begins",
         "an interval inside the video",
-        "fetch the skeletons or the labels again; training goes on without it",
+        "fetch the skeletons or the labels again; training continues without it",
     )

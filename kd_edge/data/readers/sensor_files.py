@@ -1,4 +1,4 @@
-"""Read the text files of wearable sensors: three axes and, mostly, a time stamp on every line."""
+"""Read the text files of wearable sensors: three axes and usually a time stamp on every line."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from kd_edge.errors import DataError
 from kd_edge.types import Float32, Int64
 
 VERSION = 1
-"""Version of what ``read_signal`` makes of a file; part of content keys."""
+"""Version of ``read_signal``; part of content keys."""
 
 _CLOCK = re.compile(
     r"(\d{4})-?(\d{2})-?(\d{2})[_T ](\d{1,2}):(\d{2}):(\d{2}(?:\.\d*)?)(?:Z|[+-]\d{2}:?\d{2})?", re.IGNORECASE
 )
 _EPOCH = date(1970, 1, 1).toordinal()
 _UNITS = (1.0, 1e-3, 1e-6, 1e-9)  # seconds to nanoseconds
-_LARGEST = 1e30  # beyond it a number is damage, and no float32
-_JITTER = 0.1  # largest share of lines whose stamps step back by mistake; more of them, and the file is not sorted
+_LARGEST = 1e30  # larger numbers are damage and exceed float32
+_JITTER = 0.1  # largest share of lines with wrong stamps; with more of them the file counts as unsorted
 
 
 class Columns(NamedTuple):
-    """Where a file has what, counted from 0.
+    """Columns of a file, counted from 0.
 
     Attributes:
         axes: Column of the first axis; the other two follow.
@@ -45,7 +45,7 @@ class SignalFile(NamedTuple):
 
     Attributes:
         values: (T, 3) float32, T >= 2.
-        stamps_ns: (T,) int64, strictly increasing, 0 at the first; None where the file has no time stamps.
+        stamps_ns: (T,) int64, strictly increasing, 0 at the first; None if the file has no time stamps.
         start_s: The first time stamp on the file's own clock, in seconds; 0 without one.
     """
 
@@ -55,22 +55,22 @@ class SignalFile(NamedTuple):
 
 
 def read_signal(path: Path, columns: Columns, rate_hz: float) -> SignalFile:
-    """Read one file; numbers stand between commas or blanks, a first line of names is skipped.
+    """Read one file with numbers separated by commas or blanks; a header line is skipped.
 
-    Time stamps may be dates with a time (``20181016_13:37:28.612000``, ISO 8601; the zone is ignored) or numbers. Their
-    unit, seconds to nanoseconds, is the one whose median step comes nearest to the nominal rate. Sensors stamp single
-    samples too late at times, so that the next ones seem to step back: as few lines as possible are left out to
-    make the stamps increase. Where that would be more than a tenth, the lines are sorted instead. Of equal stamps the
-    first line is kept.
+    Time stamps may be dates with a time (``20181016_13:37:28.612000``, ISO 8601; the zone is ignored) or numbers. The
+    unit of numbers, seconds to nanoseconds, is the one whose median step is nearest to the nominal rate. Sensors
+    sometimes stamp single samples too late, so that the next ones seem to step back: as few lines as possible are
+    dropped to make the stamps increase, or, if that were more than a tenth, the lines are sorted instead. Of equal
+    stamps the first line is kept.
 
     Args:
         path: The file.
-        columns: Which of its columns hold the axes and the time stamp.
+        columns: Columns of the axes and the time stamp.
         rate_hz: Nominal rate of the sensor, 1/s.
 
     Raises:
-        DataError: Absent, empty, one line only, a line without three finite numbers or without its time stamp; the
-            file and the line are named.
+        DataError: The file is missing or has fewer than two lines, or a line lacks three finite numbers or its time
+            stamp; the message names file and line.
     """
     values, stamps = _parse(path, columns)
     if len(values) < 2:
@@ -86,14 +86,12 @@ def read_signal(path: Path, columns: Columns, rate_hz: float) -> SignalFile:
     ns = np.round((seconds - seconds.min()) * 1e9).astype(np.int64)
     kept = increasing(ns)
     if len(kept) < 2:
-        raise DataError(
-            f"{path}: its time stamps do not increase", "stamps in the order of time", "fetch this file again"
-        )
+        raise DataError(f"{path}: its time stamps do not increase", "stamps in temporal order", "fetch this file again")
     return SignalFile(axes[kept], ns[kept] - ns[kept[0]], float(seconds[kept[0]]))
 
 
 def increasing(stamps: Int64) -> npt.NDArray[np.intp]:
-    """Positions of the stamps to keep, so that they strictly increase: see ``read_signal``."""
+    """Return the positions of the stamps to keep so that they strictly increase; see ``read_signal``."""
     kept = _longest_increasing(stamps.tolist())
     if len(kept) >= (1 - _JITTER) * len(np.unique(stamps)):
         return kept
@@ -101,18 +99,18 @@ def increasing(stamps: Int64) -> npt.NDArray[np.intp]:
 
 
 def time_unit(stamps: npt.NDArray[np.float64], rate_hz: float) -> float:
-    """Seconds per unit of numeric time stamps: 1, 1e-3, 1e-6 or 1e-9, whichever fits the nominal rate best."""
+    """Return the seconds per unit of numeric time stamps: 1, 1e-3, 1e-6 or 1e-9, the best fit to the nominal rate."""
     steps = np.abs(np.diff(stamps))
     step = float(np.median(steps[steps > 0])) if np.any(steps > 0) else 1 / rate_hz
     return min(_UNITS, key=lambda unit: abs(np.log(step * unit * rate_hz)))
 
 
 class _Moment(float):
-    """Seconds since 1970 as read from a date: their unit is known."""
+    """Seconds since 1970 read from a date, so that their unit is known."""
 
 
 def _parse(path: Path, columns: Columns) -> tuple[list[tuple[float, ...]], list[float] | None]:
-    """Three axes a line, and the time stamps unless the first line has none."""
+    """Three axes per line, and the time stamps unless the first line has none."""
     values: list[tuple[float, ...]] = []
     stamps: list[float] = []
     timed = columns.timed
@@ -125,7 +123,7 @@ def _parse(path: Path, columns: Columns) -> tuple[list[tuple[float, ...]], list[
             continue  # names of the columns
         if not values:
             timed = timed or len(fields) > columns.time
-        row = tuple(x for x in map(_number, axes) if x is not None and -_LARGEST < x < _LARGEST)  # not a nan either
+        row = tuple(x for x in map(_number, axes) if x is not None and -_LARGEST < x < _LARGEST)  # also excludes nan
         if len(row) < 3:
             raise _wrong(path, number, line, "three finite numbers")
         values.append(row)

@@ -1,7 +1,7 @@
-"""Stamps beside a video: to the nanosecond, where containers keep milliseconds.
+"""Sidecar files with a video's stamps in nanoseconds, since containers store only milliseconds.
 
-Beside ``NAME.mkv`` lies ``NAME.mkv.stamps``: a line ``stamp_ns`` and one number for each frame, in any epoch. It also
-tells how many frames there are, which a file whose writer was killed does not.
+``NAME.mkv.stamps`` next to ``NAME.mkv`` contains a line ``stamp_ns`` and one number per frame, in any epoch. It also
+gives the number of frames, which the header of a video lacks if its writer was killed.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _REMEMBERED = 256
 
 
 def beside(path: Path) -> Path:
-    """Where a video's stamps lie, if anywhere."""
+    """Return the path of a video's sidecar file, which need not exist."""
     return path.with_name(path.name + ENDING)
 
 
 def stamps_beside(path: Path) -> Int64 | None:
-    """(T,) ns since the first frame, increasing; None where none lie beside the video.
+    """Read a video's sidecar file: (T,) ns since the first frame, increasing; None if there is none.
 
     Raises:
-        OSError: They cannot be read.
-        ValueError: They are damaged.
+        OSError: The sidecar file cannot be read.
+        ValueError: The sidecar file is damaged.
     """
     file = beside(path)
     if not is_file(file):
@@ -46,17 +46,17 @@ def _remembered(file: Path, size: int, mtime_ns: int) -> Int64:
     try:
         stamps = read_stamps(file)
     except ValueError as error:
-        raise ValueError(f"{file.name} beside it: {error}") from error
+        raise ValueError(f"{file.name} next to it: {error}") from error
     stamps.flags.writeable = False
     return stamps
 
 
 def read_stamps(file: Path) -> Int64:
-    """(T,) ns since the first, of a file of stamps; the line ``stamp_ns`` may be left out.
+    """Read a file of stamps: (T,) ns since the first; the line ``stamp_ns`` is optional.
 
     Raises:
-        OSError: It cannot be read.
-        ValueError: No stamps, no numbers, or they do not increase.
+        OSError: The file cannot be read.
+        ValueError: The file has no stamps, contains anything but whole numbers, or they do not increase.
     """
     lines = read_bytes(file, _MOST_BYTES).removeprefix(codecs.BOM_UTF8).split(None, _MOST_LINES)
     if len(lines) > _MOST_LINES:
@@ -64,7 +64,7 @@ def read_stamps(file: Path) -> Int64:
     try:
         numbers = [int(line) for line in (lines[1:] if lines[:1] == [HEADER.encode()] else lines)]
     except ValueError as error:
-        raise ValueError("something else than whole numbers") from error
+        raise ValueError("something other than whole numbers") from error
     try:
         stamps = np.array(numbers, dtype=np.int64)
     except OverflowError as error:

@@ -1,8 +1,8 @@
-"""Recordings of low-resolution thermal arrays as text: a line a frame, ``Time (sec)``, ``PTAT``, pixels in deg C.
+"""Text recordings of low-resolution thermal arrays: one frame per line, ``Time (sec)``, ``PTAT``, pixels in deg C.
 
 The format is that of the Nagoya University far-infrared action data set (OMRON D6T-1616L): date and time, a header
-line, then the frames. A pixel becomes uint16 in centikelvin (0.01 K, what radiometric thermal cameras call TLinear):
-cameras, cache and network inputs hold integers, and 3 mK of rounding are far below such a sensor's noise (16 mK).
+line, then the frames. A pixel becomes uint16 in centikelvin (0.01 K, TLinear in radiometric thermal cameras), because
+cameras, cache and network inputs use integers, and 3 mK of rounding are far below such a sensor's noise (16 mK).
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from kd_edge.reading import open_regular
 from kd_edge.types import Clip
 
 UNIT = "cK"
-"""Of a pixel: hundredths of a kelvin."""
+"""Unit of a pixel: hundredths of a kelvin."""
 VERSION = 1
-"""Of what is made of a file: another one makes caches anew."""
+"""Version of reading; changing it rebuilds caches."""
 SETTLING_FRAMES = 15
-"""A sensor's values climb for at most so many frames after it is switched on."""
+"""Most frames for which a sensor's values rise after it is switched on."""
 SETTLED_CENTIKELVIN = 50
-"""A frame whose median is so near to that of a settled one is settled too."""
+"""A frame is settled if its median differs by at most this much from that of a settled one."""
 
 _HEADER = b"Time (sec),PTAT,P"
 _SUPPORT = 2  # columns before the pixels: time, temperature of the sensor itself
@@ -44,7 +44,7 @@ class Row(NamedTuple):
 
     Attributes:
         image: (H, W) uint16, centikelvin.
-        stamp_ns: Of its time column, from the first frame of the file.
+        stamp_ns: Its time column, relative to the first frame of the file.
     """
 
     image: npt.NDArray[np.uint16]
@@ -52,29 +52,29 @@ class Row(NamedTuple):
 
 
 def is_thermal(head: bytes) -> bool:
-    """Whether a file that begins so is a recording of this format."""
+    """Whether a file is a recording of this format, by its first bytes."""
     _, _, header = head.partition(b"\n")
     return header.startswith(_HEADER)
 
 
 def read_thermal(path: Path) -> Clip:
-    """All frames of a recording, those of the sensor's start too.
+    """Read all frames of a recording, including those while the sensor starts up.
 
     Returns:
         (T, H, W) uint16 in centikelvin; stamps are 0 at the first frame.
 
     Raises:
-        DataError: Absent or damaged; file and line are named.
+        DataError: The file is missing or damaged; the message names file and line.
     """
     rows = list(thermal_rows(path))
     return Clip(np.stack([row.image for row in rows]), np.array([row.stamp_ns for row in rows], dtype=np.int64))
 
 
 def thermal_rows(path: Path) -> Iterator[Row]:
-    """The frames of a recording, each parsed when its turn comes; at least one.
+    """Yield the frames of a recording, at least one, parsed lazily.
 
     Raises:
-        DataError: As ``read_thermal``.
+        DataError: See ``read_thermal``.
     """
     try:
         with open_regular(path) as file:
@@ -88,14 +88,14 @@ def thermal_rows(path: Path) -> Iterator[Row]:
 
 
 def settled(rows: Iterator[Row]) -> Iterator[Row]:
-    """Leave out the frames of a sensor that is just being switched on: it measures nothing yet."""
+    """Skip the frames at the start of a recording whose sensor has not settled."""
     first = list(islice(rows, SETTLING_FRAMES + 1))
     yield from first[start_up(np.stack([row.image for row in first])) :]
     yield from rows
 
 
 def start_up(frames: npt.NDArray[np.uint16]) -> int:
-    """How many frames at the start are those of a sensor that has not settled.
+    """Number of frames at the start of a recording whose sensor has not settled.
 
     Args:
         frames: (T, H, W) uint16 in centikelvin.
@@ -107,7 +107,7 @@ def start_up(frames: npt.NDArray[np.uint16]) -> int:
 
 
 def _rows(path: Path, file: BinaryIO) -> Iterator[Row]:
-    _line(path, file, 1)  # when it was recorded
+    _line(path, file, 1)  # the time of recording
     names = _line(path, file, 2).split(b",")
     shape = _shape(path, names)
     first_s, last_s = math.nan, -math.inf
@@ -121,7 +121,7 @@ def _rows(path: Path, file: BinaryIO) -> Iterator[Row]:
         yield Row(image, round((seconds - first_s) * 1e9))
         number += 1
     if number == 3:
-        raise _damaged(path, number, "no frame", "a line for each frame")
+        raise _damaged(path, number, "no frame", "one line per frame")
 
 
 def _line(path: Path, file: BinaryIO, number: int) -> bytes:
@@ -132,30 +132,30 @@ def _line(path: Path, file: BinaryIO, number: int) -> bytes:
 
 
 def _shape(path: Path, names: list[bytes]) -> tuple[int, int]:
-    """Rows and columns by the number of pixels: a square array, or one of 3 to 4 as 24 x 32 and 60 x 80."""
+    """Rows and columns by the number of pixels: a square array, or a 3:4 one such as 24 x 32 and 60 x 80."""
     pixels = len(names) - _SUPPORT
     if not b",".join(names).startswith(_HEADER):
-        wanted = "the names of the columns: Time (sec), PTAT, P000, P001 and so on"
-        raise _damaged(path, 2, f"'{_shown(names[0])}'", wanted)
+        expected = "the names of the columns: Time (sec), PTAT, P000, P001 and so on"
+        raise _damaged(path, 2, f"'{_shown(names[0])}'", expected)
     side, third = math.isqrt(max(pixels, 0)), math.isqrt(max(pixels, 0) // 12)
     if side >= _LEAST_SIDE and side * side == pixels <= _MOST_PIXELS:
         return side, side
     if third and 12 * third * third == pixels <= _MOST_PIXELS:
         return 3 * third, 4 * third
-    raise _damaged(path, 2, f"{pixels} pixels", f"a square array or one of 3 to 4, up to {_MOST_PIXELS:,} pixels")
+    raise _damaged(path, 2, f"{pixels} pixels", f"a square or 3:4 array of up to {_MOST_PIXELS:,} pixels")
 
 
 def _frame(path: Path, number: int, line: bytes, shape: tuple[int, int]) -> tuple[float, npt.NDArray[np.uint16]]:
     fields = line.split(b",")
-    wanted = _SUPPORT + shape[0] * shape[1]
-    if len(fields) != wanted:
-        raise _damaged(path, number, f"{len(fields)} values", f"{wanted}: time, PTAT and {wanted - _SUPPORT} pixels")
+    count = _SUPPORT + shape[0] * shape[1]
+    if len(fields) != count:
+        raise _damaged(path, number, f"{len(fields)} values", f"{count}: time, PTAT and {count - _SUPPORT} pixels")
     seconds, celsius = _number(fields[0]), np.array([_number(field) for field in fields[_SUPPORT:]])
     if not abs(seconds) <= _LONGEST_S:
         raise _damaged(path, number, f"time '{_shown(fields[0])}'", "seconds")
-    wrong = np.flatnonzero(~((celsius >= -_ZERO_CELSIUS) & (celsius <= _HOTTEST_CELSIUS)))
-    if wrong.size:
-        found = f"pixel {wrong[0]} is '{_shown(fields[_SUPPORT + int(wrong[0])])}'"
+    invalid = np.flatnonzero(~((celsius >= -_ZERO_CELSIUS) & (celsius <= _HOTTEST_CELSIUS)))
+    if invalid.size:
+        found = f"pixel {invalid[0]} is '{_shown(fields[_SUPPORT + int(invalid[0])])}'"
         raise _damaged(path, number, found, f"deg C from {-_ZERO_CELSIUS} to {_HOTTEST_CELSIUS:.2f}")
     return seconds, np.rint((celsius + _ZERO_CELSIUS) * 100).astype(np.uint16).reshape(shape)  # (H*W,) -> (H, W)
 

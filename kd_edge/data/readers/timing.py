@@ -1,4 +1,4 @@
-"""Which frame of a video is which, and when it was: by presentation stamps, never by a mean frame rate."""
+"""Numbers and times of a video's frames, by presentation stamps and never by a mean frame rate."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from kd_edge.data.readers.sidecar import stamps_beside
 from kd_edge.types import Int64
 
 LONGEST_NS = 10**16
-"""No recording lasts four months: a later stamp is damage."""
+"""Later stamps (four months) are damage."""
 SAME_NS = 500_000
-"""Moments that differ by less are the same: files and people write milliseconds."""
-_LONGEST_REORDERING = 16  # frames by which a packet may come before its picture is shown
+"""Times that differ by less are equal, because they are often given in milliseconds."""
+_LONGEST_REORDERING = 16  # most frames by which a packet may precede its picture in display order
 _REMEMBERED = 256
 _CLOCK = re.compile(r"(\d{1,4}):(\d{2}):(\d{2}(?:\.\d+)?)")
 
 
 class Piece(NamedTuple):
-    """Which frames are wanted: by number, or by the time since the first frame of the file; what is first ends it.
+    """A range of frames by number and by time since the first frame of the file; both limits apply.
 
     Attributes:
         start: First frame, 0-based.
         stop: Frame to stop before.
-        start_ns: No frame before it.
-        stop_ns: No frame from it on.
+        start_ns: Earliest time of a frame.
+        stop_ns: Time to stop before.
     """
 
     start: int = 0
@@ -44,27 +44,27 @@ class Piece(NamedTuple):
 
     @property
     def is_from_start(self) -> bool:
-        """Whether the first frame of the file belongs to it."""
+        """Whether the piece includes the first frame of the file."""
         return self.start <= 0 and self.start_ns <= SAME_NS
 
     def is_over(self, number: int, since_ns: int) -> bool:
-        """Whether this frame and all behind it lie behind the piece."""
+        """Whether this frame and all later ones are after the piece."""
         return (self.stop is not None and number >= self.stop) or (
             self.stop_ns is not None and since_ns >= self.stop_ns - SAME_NS
         )
 
     def is_before(self, number: int, since_ns: int) -> bool:
-        """Whether this frame lies before the piece."""
+        """Whether this frame is before the piece."""
         return number < self.start or since_ns < self.start_ns - SAME_NS
 
 
 class Placed(NamedTuple):
-    """A decoded picture and its place in the file.
+    """A decoded picture and its position in the file.
 
     Attributes:
-        number: 0-based, in the order of display.
-        since_ns: Time since the first frame of the file; increases strictly.
-        picture: PyAV's.
+        number: Index in display order, 0-based.
+        since_ns: Time since the first frame of the file; strictly increasing.
+        picture: PyAV's frame.
     """
 
     number: int
@@ -73,10 +73,10 @@ class Placed(NamedTuple):
 
 
 class Stamps:
-    """Stamps as time since the first one, strictly increasing.
+    """Converts stamps to strictly increasing times since the first one.
 
-    One that is missing, equal to the one before, earlier or absurd becomes the time of the frame before and the usual
-    time between two.
+    A stamp that is missing, not later than the previous one, or implausible is replaced by the previous time plus the
+    usual frame period.
     """
 
     def __init__(self, period_ns: float) -> None:
@@ -85,7 +85,7 @@ class Stamps:
         self._last_ns = -1
 
     def since_first(self, stamp_ns: int | None) -> int:
-        """The next frame's time."""
+        """Return the time of the next frame."""
         following = self._last_ns + self._period_ns if self._last_ns >= 0 else 0
         if stamp_ns is None:
             self._last_ns = following
@@ -98,12 +98,12 @@ class Stamps:
 
 
 class Track(NamedTuple):
-    """What a file's packets tell of its frames, in the file's unit.
+    """Stamps of a file's frames, read from its packets, in the file's unit.
 
     Attributes:
-        stamps: Of the frames in the order of display, increasing; empty where they have none of their own.
-        keys: Of those from which decoding can begin, increasing.
-        seeks: Where to look for these.
+        stamps: Stamps of the frames in display order, increasing; empty if the frames have none.
+        keys: Stamps of the frames from which decoding can begin, increasing.
+        seeks: Stamps to seek to for these frames.
     """
 
     stamps: Int64
@@ -115,53 +115,53 @@ _NO_TRACK = Track(*[np.zeros(0, np.int64)] * 3)
 
 
 class Promised(NamedTuple):
-    """What a header says of how long its file is; 0 where it does not tell."""
+    """Length of a file according to its header; 0 if the header lacks it."""
 
     frames: int
     seconds: float
 
 
 def nanoseconds(stamp: int, unit: Fraction) -> int:
-    """A stamp in ns, rounded, however large."""
+    """Convert a stamp of any size to ns, rounded."""
     return int((2 * stamp * unit.numerator * 10**9 + unit.denominator) // (2 * unit.denominator))
 
 
 def placed(path: Path, piece: Piece) -> Generator[tuple[Placed, Promised], None, None]:
-    """Pictures of a piece, and some before and behind it; and what the header promises.
+    """Yield the pictures of a piece and some before and after it, with the length according to the header.
 
-    A piece is reached from the key frame before it. Where an AVI has B-frames its stamps are those of packets in coding
-    order: frames are then counted on from the key frame, or from the first frame of the file where key frames cannot be
-    trusted either (open groups of pictures), which is slow but exact. So are the frames of any other file that
-    have no stamps of their own.
+    Decoding begins at the key frame before the piece. In an AVI with B-frames, stamps are those of packets in coding
+    order: frames are then counted from the key frame or, if key frames are not reliable either (open groups of
+    pictures), from the first frame of the file, which is slow but exact. The latter also applies to any other file
+    whose frames have no stamps.
 
-    Where stamps lie beside the file (see ``sidecar``), these are the frames' times.
+    The stamps of a sidecar file (see ``sidecar``), if present, are the frames' times.
 
     Raises:
-        CutOffError: After the last whole frame.
-        ValueError: Damaged. What FFmpeg raises is another one of its kind.
+        CutOffError: The file is truncated; raised after the last whole frame.
+        ValueError: The file is damaged. FFmpeg may raise other errors, see ``faults``.
     """
     stat = path.stat()
-    beside = stamps_beside(path)
-    if beside is not None:  # the file's own may be rounded, or of another clock: go by numbers
-        piece = Piece(max(piece.start, int(np.searchsorted(beside, piece.start_ns - SAME_NS))))
+    sidecar_ns = stamps_beside(path)
+    if sidecar_ns is not None:  # the file's own may be rounded, or of another clock: select by number
+        piece = Piece(max(piece.start, int(np.searchsorted(sidecar_ns, piece.start_ns - SAME_NS))))
     for seeking in (False,) if piece.is_from_start else (True, False):
         with opened(path) as (container, stream):
             order = _Order(path, stat.st_size, stat.st_mtime_ns, container, stream)
             numbered = order.from_key(piece) if seeking else order.from_start()
-            promised, reached = _promised(container, stream) if beside is None else _told_beside(beside), False
+            promised, reached = _promised(container, stream) if sidecar_ns is None else _length(sidecar_ns), False
             try:
                 first = next(numbered, None)
                 if seeking and (first is None or first.number > order.first_of(piece)):
-                    continue  # the key frame before was not found: begin at the beginning
+                    continue  # the key frame before the piece was not found: decode from the beginning
                 for found in chain([first] if first else [], numbered):
                     reached = reached or not piece.is_before(found.number, found.since_ns)
-                    yield found if beside is None else _timed(found, beside), promised
+                    yield found if sidecar_ns is None else _timed(found, sidecar_ns), promised
             except CutOffError:
                 raise
             except faults():
                 if reached or not seeking:
                     raise
-                continue  # where groups are open, pictures after a key frame lean on the group before
+                continue  # in open groups, pictures after a key frame depend on the previous group
             return
 
 
@@ -177,7 +177,7 @@ class _Order:
         self._is_reordered = self._is_avi and bool(stream.codec_context.has_b_frames)
 
     def first_of(self, piece: Piece) -> int:
-        """Number of the first frame of a piece, or of the last one of the file where it begins behind that."""
+        """Number of the first frame of a piece, or of the last frame of the file if the piece begins after it."""
         wanted_ns = piece.start_ns - SAME_NS
         if self._is_avi:
             return max(piece.start, math.ceil(Fraction(wanted_ns, 10**9) / self._unit))
@@ -188,7 +188,7 @@ class _Order:
         return min(max(piece.start, by_time), len(stamps) - 1)
 
     def from_start(self) -> Iterator[Placed]:
-        """All pictures of the file."""
+        """Yield all pictures of the file."""
         if self._is_reordered:
             yield from self._counted(0, is_first=True)
         elif self._is_avi:
@@ -200,7 +200,7 @@ class _Order:
                 yield Placed(number, stamps.since_first(raw), picture)
 
     def from_key(self, piece: Piece) -> Iterator[Placed]:
-        """Pictures from the key frame at or before a piece on; none where that cannot be found."""
+        """Yield pictures from the key frame at or before a piece on; nothing if it cannot be found."""
         origin = self._stream.start_time or 0
         if self._is_reordered:
             found = _origin(*self._key)
@@ -221,20 +221,20 @@ class _Order:
         self._container.seek(stamp, stream=self._stream)
 
     def _stamped(self, *, is_sought: bool) -> Iterator[Placed]:
-        """An AVI's frames by their stamps, which are their numbers: that of a frame that was dropped stays empty."""
-        late, origin = _delay(*self._key), self._stream.start_time or 0
+        """Yield an AVI's frames by their stamps, which are frame numbers; numbers of dropped frames are skipped."""
+        delay, origin = _delay(*self._key), self._stream.start_time or 0
         number = -1
         for picture in decoded(self._container, self._stream):
             if picture.pts is None and is_sought and number < 0:
-                return  # a place without a stamp cannot be told
-            following = number + 1 if picture.pts is None else picture.pts - late - origin
+                return  # the position is unknown without a stamp
+            following = number + 1 if picture.pts is None else picture.pts - delay - origin
             if following <= number:
                 raise ValueError("its time stamps do not increase")
             number = following
             yield Placed(number, nanoseconds(number, self._unit), picture)
 
     def _counted(self, origin: int, *, is_first: bool) -> Iterator[Placed]:
-        """An AVI's frames whose stamps are out of order, counted on from a key frame."""
+        """Yield the frames of an AVI whose stamps are out of order, counted from a key frame."""
         number = -1
         for picture in decoded(self._container, self._stream):
             if number < 0 and not is_first:
@@ -261,20 +261,20 @@ class _Order:
 
 @functools.lru_cache(maxsize=_REMEMBERED)
 def _track(path: Path, size: int, mtime_ns: int) -> Track:
-    """Read once a file, without decoding; empty where its frames have no stamps of their own."""
+    """Read the track of a file, once and without decoding; empty if its frames have no stamps."""
     stamps: list[int] = []
     keys: list[tuple[int, int]] = []
     decoded_at: list[int] = []
     with opened(path) as (container, stream):
         for packet in container.demux(stream):
             if packet.size == 0 or not (keys or packet.is_keyframe):
-                continue  # a recording may begin between key frames: these are not shown
+                continue  # a recording may begin between key frames, which are not shown
             if packet.is_corrupt:
-                break  # it ends inside this one
+                break  # the file ends inside this packet
             if packet.pts is None:
                 return _NO_TRACK
             if packet.is_keyframe:
-                by_dts = packet.dts is not None and "mpeg" in container.format.name  # what is sought for there
+                by_dts = packet.dts is not None and "mpeg" in container.format.name  # MPEG is searched by it
                 keys.append((packet.pts, min(packet.dts, packet.pts) if by_dts else packet.pts))
             decoded_at += [] if packet.dts is None else [packet.dts]
             stamps += [] if packet.is_discard else [packet.pts]
@@ -290,7 +290,7 @@ def _track(path: Path, size: int, mtime_ns: int) -> Track:
 
 @functools.lru_cache(maxsize=4096)
 def _delay(path: Path, size: int, mtime_ns: int) -> int:
-    """By how much an AVI's pictures are stamped later than their packets: FFmpeg expects H.264 to be reordered."""
+    """Delay of an AVI's picture stamps after those of the packets: FFmpeg expects H.264 to be reordered."""
     with opened(path) as (container, stream):
         packet = next(container.demux(stream), None)
         return 0 if packet is None or None in (packet.pts, packet.dts) else int(packet.pts - packet.dts)
@@ -298,9 +298,10 @@ def _delay(path: Path, size: int, mtime_ns: int) -> int:
 
 @functools.lru_cache(maxsize=4096)
 def _origin(path: Path, size: int, mtime_ns: int) -> int | None:
-    """Stamp of the first frame of a reordered AVI, if its key frames are stamped by their place in the display order.
+    """Stamp of the first frame of a reordered AVI, if its key frames are stamped by display order; otherwise None.
 
-    Most encoders' are; open groups of pictures are not. The second key frame tells: it is counted up to once a file.
+    Most encoders do so, except with open groups of pictures. The second key frame decides; it is decoded up to once per
+    file.
     """
     with opened(path) as (container, stream):
         origin: int | None = None
@@ -313,23 +314,23 @@ def _origin(path: Path, size: int, mtime_ns: int) -> int | None:
     return None
 
 
-def _told_beside(stamps_ns: Int64) -> Promised:
+def _length(stamps_ns: Int64) -> Promised:
     return Promised(len(stamps_ns), float(stamps_ns[-1]) / 1e9)
 
 
 def _timed(found: Placed, stamps_ns: Int64) -> Placed:
-    """A picture with the time that lies beside its file."""
+    """A picture with its time from the sidecar file."""
     if found.number >= len(stamps_ns):
-        raise ValueError(f"more pictures than the {len(stamps_ns)} stamps beside it")
+        raise ValueError(f"more pictures than the {len(stamps_ns)} stamps next to it")
     return found._replace(since_ns=int(stamps_ns[found.number]))
 
 
 def _promised(container: Any, stream: Any) -> Promised:
-    """An edit list may show less than the file holds: what it shows is what is promised."""
+    """Length in the header. An edit list may show only part of the file; the length is of that part."""
     frames = stream.frames
     index = getattr(stream, "index_entries", None) if "mov" in container.format.name else None
     if index:
         frames = min(frames, sum(not getattr(entry, "is_discard", False) for entry in index))
-    clock = _CLOCK.fullmatch(stream.metadata.get("DURATION", ""))  # Matroska counts no frames
+    clock = _CLOCK.fullmatch(stream.metadata.get("DURATION", ""))  # Matroska does not store the number of frames
     until_s = 0.0 if clock is None else 3600 * int(clock[1]) + 60 * int(clock[2]) + float(clock[3])
     return Promised(frames, max(0.0, until_s - float((stream.start_time or 0) * stream.time_base)))

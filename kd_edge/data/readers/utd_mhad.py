@@ -1,4 +1,4 @@
-"""UTD-MHAD: 27 actions, 8 subjects, 4 trials; depth, skeleton, inertial, and RGB where the user has it.
+"""UTD-MHAD: 27 actions, 8 subjects, 4 trials; depth, skeleton, inertial, and RGB if the user has it.
 
 Source: Chen, Jafari, Kehtarnavaz, "UTD-MHAD: A multimodal dataset for human action recognition utilizing a depth
 camera and a wearable inertial sensor", ICIP 2015. The depth images have their background removed: they are depth, not
@@ -27,8 +27,9 @@ FPS = 30
 """Frame rate of the depth and colour streams (Kinect), 1/s."""
 
 SENSOR_HZ = 79.0
-"""Rate of the worn sensors on the clock of the depth images, 1/s (72 to 138, median 79.4). Published are 50 for them
-and 30 for the images; one of the two is off, as a recording has 2.65 times as many samples as images."""
+"""Rate of the worn sensors on the clock of the depth images, 1/s (72 to 138, median 79.4). The published rates are 50
+for the sensors and 30 for the images; one of them is wrong, because a recording has 2.65 times as many samples as
+images."""
 
 LABELS = (
     "swipe left", "swipe right", "wave", "clap", "throw", "arm cross", "basketball shoot", "draw x",
@@ -38,12 +39,12 @@ LABELS = (
 )  # fmt: skip
 
 NEVER_RECORDED = ("a8_s1_t4", "a23_s6_t4", "a27_s8_t4")
-"""The three of 27 x 8 x 4 combinations that the data set does not have."""
+"""The three of 27 x 8 x 4 combinations that the data set lacks."""
 
 SUBJECTS = tuple(str(s) for s in range(1, 9))
 
 _POSES = ("pose", "pose_centred")
-_FILES = {  # modality: folder, file name ending, key in the .mat, shape with None for time
+_FILES = {  # modality: folder, end of the file name, key in the .mat, shape with None for time
     "depth": ("Depth", "_depth.mat", "d_depth", (240, 320, None)),
     "pose": ("Skeleton", "_skeleton.mat", "d_skel", (20, 3, None)),
     "pose_centred": ("Skeleton", "_skeleton.mat", "d_skel", (20, 3, None)),
@@ -59,7 +60,7 @@ _FORMATS = {
     "pose_centred": ImageFormat("rgb", "uint8", 3, "intensity", (0.0, 255.0), FPS),
     "rgb": ImageFormat("rgb", "uint8", 3, "intensity", (0.0, 255.0), FPS),
 }
-_SENSORS = {  # columns of the inertial file, and what they hold
+_SENSORS = {  # sensor: columns of the inertial file, format
     "accelerometer": (slice(0, 3), SignalFormat("g", (-8.0, 8.0), SENSOR_HZ)),
     "gyroscope": (slice(3, 6), SignalFormat("degree/s", (-1000.0, 1000.0), SENSOR_HZ)),
 }
@@ -70,16 +71,16 @@ class UtdMhad:
     """Reader of the original layout ``Depth/aA_sS_tT_depth.mat``, ``Skeleton/``, ``Inertial/``, ``RGB/``.
 
     Modalities: ``depth`` (T, 240, 320) uint16 mm, 0 = no measurement; ``pose`` (T, 240, 320, 3) uint8, the skeleton
-    drawn in the depth camera's view; ``pose_centred``, the same drawn about the person; ``skeleton`` (T, 20, 3) float32
+    drawn in the depth camera's view; ``pose_centred``, the same centred on the person; ``skeleton`` (T, 20, 3) float32
     m; ``inertial`` (T, 6) float32, acceleration in g and angular rate in degree/s; ``accelerometer`` and ``gyroscope``
-    (T, 3) float32, either half of it; ``rgb`` (T, 480, 640, 3) uint8, only where ``RGB/`` has files.
+    (T, 3) float32, either half of it; ``rgb`` (T, 480, 640, 3) uint8, only if ``RGB/`` has files.
 
-    Mirrored video is another class for swipes (left, right) and circles (clockwise, counter-clockwise): ``flip_labels``
-    swaps them. The worn sensors are not mirrored with it.
+    Mirroring changes the class of swipes (left, right) and circles (clockwise, counter-clockwise): ``flip_labels``
+    swaps them. The worn sensors are not mirrored.
 
     Args:
         root: The data set's folder.
-        hash_memo: File that remembers content hashes between runs; None hashes the files anew.
+        hash_memo: File that caches content hashes between runs; None hashes the files each time.
 
     Raises:
         DataError: The folder is missing, empty or of something else.
@@ -99,7 +100,7 @@ class UtdMhad:
         self.modalities = ("depth", *_POSES, "skeleton", "inertial", *_SENSORS) + (("rgb",) if has_rgb else ())
 
     def path(self, sample: Sample, modality: str) -> Path:
-        """File that a modality of a sample is read from, whether it is there or not."""
+        """Return the file of a sample's modality, whether it exists or not."""
         require_modality(modality, self.modalities, self.name)
         folder, ending, _, _ = _FILES[modality]
         return self.root / folder / f"{sample.id}{ending}"
@@ -127,9 +128,9 @@ class UtdMhad:
         return Clip(render(centred(joints) if modality == "pose_centred" else joints), stamps)
 
     def content_key(self, sample: Sample, modality: str) -> str:
-        """Hash of the file, and of what else ``open`` goes by; see ``Dataset.content_key``.
+        """Hash of the file and of the other inputs of ``open``; see ``Dataset.content_key``.
 
-        That is the version of the drawing for poses; for signals the skeleton, whose length decides their stamps.
+        These are the version of the drawing for poses and, for signals, the skeleton, whose length decides the stamps.
         """
         digest = self._hashes.sha256(self.path(sample, modality))
         if modality == "inertial" or modality in _SENSORS:
@@ -162,16 +163,16 @@ class UtdMhad:
 
     def gaps(self) -> dict[str, str]:
         """See ``Dataset.gaps``; three combinations were never recorded."""
-        there = {s.id for s in self.samples}
+        present = {s.id for s in self.samples}
         every = (f"a{a}_s{s}_t{t}" for a in range(1, len(LABELS) + 1) for s in SUBJECTS for t in range(1, 5))
-        return {i: "never recorded" if i in NEVER_RECORDED else "no file" for i in every if i not in there}
+        return {i: "never recorded" if i in NEVER_RECORDED else "no file" for i in every if i not in present}
 
     def remarks(self) -> tuple[str, ...]:
-        """See ``Dataset.remarks``; what is not here stands in ``gaps``."""
+        """See ``Dataset.remarks``; missing recordings are listed in ``gaps``."""
         return ()
 
     def splits(self) -> tuple[str, ...]:
-        """``trials`` (1-2 / 3-4), ``odd_even`` subjects (the standard protocol), ``subject_N`` left out."""
+        """``trials`` (1-2 / 3-4), ``odd_even`` subjects (the standard protocol), and ``subject_N`` left out."""
         return ("trials", "odd_even", *(f"subject_{s}" for s in SUBJECTS))
 
     def split(self, name: str) -> Split:
@@ -189,14 +190,14 @@ class UtdMhad:
         return split
 
     def _inertial_stamps(self, sample: Sample, frames: int) -> Int64:
-        """The sensor's samples spread evenly over the seconds of the depth clip (its own clock is not recorded)."""
+        """Stamps spread evenly over the duration of the depth clip, because the sensor's own clock is not recorded."""
         path = self.path(sample, "skeleton")  # as long as the depth clip, and ten times smaller
         depth_frames = _read_mat(path, "d_skel", (20, 3, None)).shape[2]
         return np.linspace(0, _stamps(depth_frames)[-1], frames).round().astype(np.int64)
 
 
 def sample_of(path: Path) -> Sample | None:
-    """The sample a UTD-MHAD file belongs to by its name (``a4_s2_t1_depth.mat``), or None for any other name."""
+    """Return the sample of a UTD-MHAD file by its name (``a4_s2_t1_depth.mat``), or None for any other name."""
     match = _NAME.match(path.name)
     if match is None:
         return None
@@ -205,17 +206,17 @@ def sample_of(path: Path) -> Sample | None:
 
 
 def depth_clip(path: Path) -> Clip:
-    """Read one ``aA_sS_tT_depth.mat``: (T, 240, 320) uint16 in mm at 30 frames a second.
+    """Read one ``aA_sS_tT_depth.mat``: (T, 240, 320) uint16 in mm at 30 frames per second.
 
     Raises:
-        DataError: Absent, damaged or of another kind; the file is named.
+        DataError: The file is missing, damaged or of another kind; the message names it.
     """
     values = _read_mat(path, "d_depth", (240, 320, None))
     return Clip(depth_frames(values, path), _stamps(values.shape[2]))
 
 
 def depth_frames(values: npt.NDArray[Any], path: Path) -> npt.NDArray[np.uint16]:
-    """(240, 320, T) as stored -> (T, 240, 320) contiguous."""
+    """Reorder stored frames: (240, 320, T) -> (T, 240, 320) contiguous."""
     if values.dtype != np.uint16:
         raise _damaged(path, f"d_depth is {values.dtype}", "uint16")
     return np.ascontiguousarray(values.transpose(2, 0, 1))
@@ -230,7 +231,7 @@ def _stamps(frames: int) -> Int64:
 
 
 def _recorded(root: Path) -> set[tuple[int, int, int]]:
-    """(action, subject, trial) of every recording that has at least one modality."""
+    """(action, subject, trial) of every recording with at least one modality."""
     if not root.is_dir():
         raise DataError(f"no folder {root}", "the folder of UTD-MHAD, with Depth/ and Skeleton/", "correct --data")
     found = set()
@@ -242,9 +243,9 @@ def _recorded(root: Path) -> set[tuple[int, int, int]]:
     if not found:
         inside = ", ".join(sorted(p.name for p in root.iterdir())[:5]) or "nothing"
         raise DataError(
-            f"no UTD-MHAD recording in {root} (it holds {inside})",
+            f"no UTD-MHAD recording in {root} (it contains {inside})",
             "Depth/aA_sS_tT_depth.mat, Skeleton/aA_sS_tT_skeleton.mat, Inertial/aA_sS_tT_inertial.mat",
-            "give the data set's own folder as --data, or one that holds it as utd-mhad/",
+            "give the data set's own folder as --data, or one that contains it as utd-mhad/",
         )
     return found
 
@@ -258,9 +259,9 @@ def _read_mat(path: Path, key: str, shape: tuple[int | None, ...]) -> npt.NDArra
         values = io.loadmat(path, variable_names=[key]).get(key)
     except MemoryError:
         raise
-    except Exception as error:  # SciPy raises a dozen kinds, plain Exception among them, on damaged files
+    except Exception as error:  # SciPy raises a dozen types on damaged files, among them plain Exception
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # the machine's fault, not the file's: it must not be remembered as damaged
+            raise  # a fault of the machine: the file must not be recorded as damaged
         raise _damaged(path, reason(error), "a MATLAB 5 file") from error
     if not isinstance(values, np.ndarray):
         raise _damaged(path, f"it has no array '{key}'", f"'{key}'")
@@ -273,4 +274,4 @@ def _read_mat(path: Path, key: str, shape: tuple[int | None, ...]) -> npt.NDArra
 
 
 def _damaged(path: Path, found: str, expected: str) -> DataError:
-    return DataError(f"{path} is damaged: {found}", expected, "fetch this file again; training goes on without it")
+    return DataError(f"{path} is damaged: {found}", expected, "fetch this file again; training continues without it")

@@ -1,4 +1,4 @@
-"""The Kinect skeleton drawn as coloured limbs, in the depth camera's view."""
+"""Draw the Kinect skeleton as coloured limbs in the depth camera's view."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kd_edge.packages import import_extra
 from kd_edge.types import Float32
 
 VERSION = 1
-"""Version of the drawing and its place; part of the cache's key."""
+"""Version of the drawing and its position; part of the cache key."""
 
 HEIGHT, WIDTH = 240, 320
 FOCAL_PX = 285.0
@@ -52,16 +52,16 @@ def project(joints: npt.NDArray[np.floating]) -> Float32:
 
 
 def centred(joints: Float32) -> Float32:
-    """A movement shifted so that the clip's mean hip centre is in the middle of the picture, 2.6 m away.
+    """Shift a movement so that the clip's mean hip centre is in the middle of the picture, 2.6 m away.
 
-    The picture's height is 2.2 m there: feet in lunges and some raised hands are cut. Steps, squats and jumps stay.
+    The picture is 2.2 m high there: feet in lunges and some raised hands are cut off. Steps, squats and jumps remain.
 
     Args:
         joints: (T, 20, 3) float32, metres, in the depth camera's frame.
     """
-    place = np.array([0.0, 0.0, CENTRED_M], dtype=np.float32)
-    moved: Float32 = joints - joints[:, JOINTS.index("hip_center")].mean(axis=0) + place
-    return moved
+    centre = np.array([0.0, 0.0, CENTRED_M], dtype=np.float32)
+    shifted: Float32 = joints - joints[:, JOINTS.index("hip_center")].mean(axis=0) + centre
+    return shifted
 
 
 def render(joints: Float32) -> npt.NDArray[np.uint8]:

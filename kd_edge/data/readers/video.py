@@ -1,9 +1,8 @@
-"""The one decoder of videos, for training and for running: whole, or a piece, one frame at a time or as a clip.
+"""The video decoder for training and for running: whole files or pieces, frame by frame or as a clip.
 
-PyAV (FFmpeg) decodes whatever it knows, told by what is in a file and not by its name. Frames are upright (the display
-matrix of a phone's clip is applied), come in the order of display and have strictly increasing stamps, 0 at the first.
-What PyAV cannot open and OpenCV can is decoded by OpenCV; the log says so. See ``pixels`` for values and ``timing`` for
-stamps.
+PyAV (FFmpeg) decodes any format it knows, recognised by content and not by name. Frames are upright (the display matrix
+of phone videos is applied), in display order, and have strictly increasing stamps, 0 at the first. Files that only
+OpenCV can open are decoded by OpenCV, with a warning in the log. See ``pixels`` for values and ``timing`` for stamps.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from kd_edge.data.readers import opencv_video
-from kd_edge.data.readers.container import CutOffError, UnopenedError, decoder_name, faults, opened, rate, told
+from kd_edge.data.readers.container import CutOffError, UnopenedError, decoder_name, error_text, faults, opened, rate
 from kd_edge.data.readers.pixels import Channels, ImageMaker, is_deep, is_grey
 from kd_edge.data.readers.sidecar import stamps_beside
 from kd_edge.data.readers.timing import Piece, Promised, placed
@@ -27,27 +26,27 @@ VIDEOS = (
     ".avi", ".mp4", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".webm", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp",
     ".ogv", ".mxf", ".y4m",
 )  # fmt: skip
-"""Endings by which a folder's videos are found; one that is named is opened whatever it ends in."""
+"""Suffixes by which videos are found in a folder; a file given by name may have any suffix."""
 VERSION = 2
-"""Of how frames are made of files; part of ``decoder_key``."""
+"""Version of decoding; part of ``decoder_key``."""
 _MISSING_SECONDS = 0.5
 _MISSING_FRAMES = 2
-_MISSING_SHARE = 50  # one in so many
+_MISSING_SHARE = 50  # one in this many frames
 
 log = logging.getLogger("kd_edge.data")
 
 
 class VideoInfo(NamedTuple):
-    """What the header of a video file says.
+    """Header of a video file.
 
     Attributes:
-        frames: Number of frames; 0 when the header does not tell.
+        frames: Number of frames; 0 if the header lacks it.
         fps: Mean frame rate, 1/s.
-        height_px: Height of the pictures as stored: one that is shown upright may be turned.
-        width_px: Width of the pictures as stored.
-        seconds: Duration; 0 when the header does not tell.
-        dtype: ``uint16`` where the file is grey, or R, G, B, of more than 8 bit.
-        channels: 1 of a grey file.
+        height_px: Height of the pictures as stored, before the rotation to upright.
+        width_px: Width of the pictures as stored, before the rotation to upright.
+        seconds: Duration; 0 if the header lacks it.
+        dtype: ``uint16`` if the file is grey, or R, G, B, of more than 8 bit.
+        channels: 1 for a grey file, otherwise 3.
     """
 
     frames: int
@@ -63,9 +62,9 @@ class VideoFrame(NamedTuple):
     """One decoded frame.
 
     Attributes:
-        image: (H, W) or (H, W, 3) in R, G, B order; uint8, or uint16 of files of more than 8 bit, see ``pixels``.
-        number: Position of the frame in the file, 0-based.
-        stamp_ns: Time since the first frame of the interval; increases strictly.
+        image: (H, W) or (H, W, 3) in R, G, B order; uint8, or uint16 for files of more than 8 bit, see ``pixels``.
+        number: Index of the frame in the file, 0-based.
+        stamp_ns: Time since the first frame of the interval; strictly increasing.
     """
 
     image: Image
@@ -74,7 +73,7 @@ class VideoFrame(NamedTuple):
 
 
 def decoder_key() -> str:
-    """What decodes videos here: reader, PyAV and the OpenCV that stands in, each with its version."""
+    """Return names and versions of the video decoders: this reader, PyAV and OpenCV as its fallback."""
     return f"video {VERSION} by {decoder_name()}"
 
 
@@ -93,20 +92,20 @@ def read_video(
 
     Args:
         path: The file.
-        gray: Return one channel (luminance, full range) instead of three; grey of more than 8 bit as it is stored.
+        gray: Return one channel (luminance, full range) instead of three; grey of more than 8 bit as stored.
         start: First frame, 0-based.
-        stop: Frame to stop before; None reads to the end. Beyond the end it reads what exists.
-        start_s: No frame before it, s since the first frame of the file.
-        end_s: No frame from it on; None reads to the end.
-        max_height_px: Scale higher pictures down to this height (area average, same proportions).
-        whole: Raise where the file ends earlier than its header says, instead of returning what there is.
+        stop: Frame to stop before; None, or a number beyond the end, reads to the end.
+        start_s: Earliest time of a frame, in seconds since the first frame of the file.
+        end_s: Time to stop before; None reads to the end.
+        max_height_px: Scale higher pictures down to this height (area average, same aspect ratio).
+        whole: Raise an error if the file ends earlier than its header says, instead of returning the existing frames.
 
     Returns:
         Clip of (T, H, W, 3) uint8 in R, G, B order, or (T, H, W) uint8 or uint16; stamps from the file,
         0 at the first frame.
 
     Raises:
-        DataError: Absent, damaged, without a picture or without a frame in the piece; the file is named.
+        DataError: The file is missing, damaged, or has no picture in the piece; the message names it.
     """
     piece = _piece(start, stop, start_s, end_s)
     frames = list(_wrapped(path, frames_of(path, 1 if gray else 3, piece, max_height_px=max_height_px, whole=whole)))
@@ -125,29 +124,30 @@ def iterate_video(
     max_height_px: int | None = None,
     whole: bool = False,
 ) -> Iterator[VideoFrame]:
-    """Decode a video, or an interval of it, one frame at a time; only one is held.
+    """Decode a video, or an interval of it, one frame at a time; only one is held in memory.
 
-    Frames are numbered in the order of their stamps. Those of an AVI are numbered by the stamps themselves, so that the
-    number of a frame that was dropped while recording stays empty.
+    Frames are numbered in the order of their stamps. In an AVI the stamps are the numbers, so that numbers of frames
+    dropped while recording are skipped.
 
-    A picture that the decoder finds damaged is an error, as is a packet that is not where an AVI's index has it: frames
-    after it would carry a wrong number. What a decoder does not notice passes, because H.264 and Motion JPEG
-    have no check sums: 0.05 % of a file overwritten with zeros, inside one picture, gave a wrong picture at times.
+    A picture that the decoder reports as damaged is an error, as is a packet that is not where an AVI's index has it,
+    because later frames would have wrong numbers. Damage that the decoder does not notice passes, because H.264 and
+    Motion JPEG have no checksums: 0.05 % of a file overwritten with zeros inside one picture sometimes gave a wrong
+    picture.
 
     Args:
         path: The file.
-        gray: Return one channel (luminance, full range) instead of three; grey of more than 8 bit as it is stored.
+        gray: Return one channel (luminance, full range) instead of three; grey of more than 8 bit as stored.
         start: First frame, 0-based.
         stop: Frame to stop before; None reads to the end.
-        max_height_px: Scale higher pictures down to this height (area average, same proportions).
-        whole: Raise at the end where the header promised more. Two frames, or 2 %, may be missing: some encoders count
-            frames they do not write.
+        max_height_px: Scale higher pictures down to this height (area average, same aspect ratio).
+        whole: Raise an error at the end if the header promised more. Two frames, or 2 %, may be missing, because some
+            encoders count frames they do not write.
 
     Yields:
-        Frames in the order of display.
+        Frames in display order.
 
     Raises:
-        DataError: Absent or damaged; the file is named.
+        DataError: The file is missing or damaged; the message names it.
     """
     piece = _piece(start, stop, 0.0, None)
     yield from _wrapped(path, frames_of(path, 1 if gray else 3, piece, max_height_px=max_height_px, whole=whole))
@@ -161,18 +161,20 @@ def frames_of(
     max_height_px: int | None = None,
     whole: bool = True,
 ) -> Iterator[VideoFrame]:
-    """What all the others here, and replay, decode by; a file without PyAV or not for it is given to OpenCV.
+    """Decode frames with PyAV, or with OpenCV if PyAV is missing or cannot open the file.
+
+    The other functions of this module and replay are based on it.
 
     Args:
         path: The file.
-        channels: 1 makes colour grey, 3 grey colour; None leaves what is stored.
-        piece: Which frames.
+        channels: 1 converts colour to grey, 3 grey to colour; None keeps the stored channels.
+        piece: Range of frames.
         max_height_px: Scale higher pictures down to this height.
-        whole: Raise at the end where the file breaks off, or its header promised more.
+        whole: Raise an error at the end if the file is truncated or its header promised more.
 
     Raises:
-        UndecodedError: Damaged, or no video.
-        OSError: Not there, or no regular file.
+        UndecodedError: The file is damaged or not a video.
+        OSError: The file is missing or not a regular file.
     """
     try:
         yield from _by_pyav(path, channels, piece, max_height_px, whole)
@@ -189,10 +191,10 @@ def frames_of(
 
 
 class UndecodedError(ValueError):
-    """What is wrong with a file, and after how many frames.
+    """A file that cannot be decoded; the message has the reason and the number of frames before it.
 
     Attributes:
-        is_unknown: No decoder knows it.
+        is_unknown: Whether no decoder supports the file.
     """
 
     is_unknown = False
@@ -222,7 +224,7 @@ def _by_pyav(
     except faults() as error:
         if isinstance(error, OSError) and not path.is_file():
             raise
-        raise UndecodedError(told(error) + (f", after {last + 1} frames" if last >= 0 else "")) from error
+        raise UndecodedError(error_text(error) + (f", after {last + 1} frames" if last >= 0 else "")) from error
     if whole and not is_over:
         _check_whole(piece, promised, last, since_ns, breaks_off)
 
@@ -252,7 +254,8 @@ def video_info(path: Path) -> VideoInfo:
     """Read the header of a video file; nothing is decoded.
 
     Raises:
-        DataError: Absent, not a video, or an AVI that is shorter in bytes than it says; the file is named.
+        DataError: The file is missing, not a video, or an AVI that is shorter than its header says; the message names
+            it.
     """
     require_file(path)
     try:
@@ -269,18 +272,18 @@ def video_info(path: Path) -> VideoInfo:
             raise _damaged(path, str(error)) from error
         info = VideoInfo(*other)
     except faults() as error:
-        raise _damaged(path, told(error)) from error
+        raise _damaged(path, error_text(error)) from error
     if info.height_px < 1 or info.width_px < 1:
         raise _damaged(path, "its header has no picture size")
     return _timed(path, info)
 
 
 def _timed(path: Path, info: VideoInfo) -> VideoInfo:
-    """What a header says, with the length and the rate by the stamps beside the file where there are any."""
+    """A header with length and rate taken from the stamps of the sidecar file, if present."""
     try:
         stamps_ns = stamps_beside(path)
     except (OSError, ValueError) as error:
-        raise _damaged(path, told(error)) from error
+        raise _damaged(path, error_text(error)) from error
     if stamps_ns is None:
         return info
     fps = (len(stamps_ns) - 1) * 1e9 / int(stamps_ns[-1]) if len(stamps_ns) > 1 else info.fps
@@ -288,7 +291,7 @@ def _timed(path: Path, info: VideoInfo) -> VideoInfo:
 
 
 def require_file(path: Path) -> None:
-    """Raise a DataError unless the file is there."""
+    """Raise a DataError unless the file exists."""
     if not path.is_file():
         raise DataError(f"no file {path}", "a video", "complete the data set (kd-edge data check)")
 
@@ -298,21 +301,21 @@ def _piece(start: int, stop: int | None, start_s: float, end_s: float | None) ->
 
 
 def _wrapped(path: Path, frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
-    """Pass frames on; refuse a damaged file, and one whose pictures differ in size."""
+    """Yield the frames; raise a DataError for a damaged file, and for one whose pictures differ in size."""
     require_file(path)
     first: tuple[int, ...] | None = None
     try:
         for frame in frames:
             first = first or frame.image.shape
-            if frame.image.shape != first:  # a camera's may change; a clip has one size
+            if frame.image.shape != first:  # a camera may change the size, a clip must not
                 raise ValueError(f"its pictures differ in size, after {frame.number} frames")
             yield frame
     except (ValueError, OSError) as error:
-        raise _damaged(path, told(error)) from error
+        raise _damaged(path, error_text(error)) from error
 
 
 def _require_whole_riff(path: Path) -> None:
-    """Raise ValueError when an AVI is shorter than its first chunk says: a copy that was cut off."""
+    """Raise a ValueError if an AVI is shorter than its first chunk says, as a truncated copy is."""
     with path.open("rb") as file:
         head = file.read(12)
     declared = int.from_bytes(head[4:8], "little")
@@ -323,4 +326,4 @@ def _require_whole_riff(path: Path) -> None:
 
 
 def _damaged(path: Path, found: str) -> DataError:
-    return DataError(f"{path} is damaged: {found}", "a readable video", "fetch it again; training goes on without it")
+    return DataError(f"{path} is damaged: {found}", "a readable video", "fetch it again; training continues without it")

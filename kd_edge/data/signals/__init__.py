@@ -1,1 +1,1 @@
-"""Signals of wearable sensors: files, resampling, what a run loads of them."""
+"""Signals of wearable sensors: cache files, resampling, loading."""

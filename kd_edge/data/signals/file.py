@@ -1,9 +1,9 @@
-"""The cache file of decoded signals: written whole, read and verified, or mapped without loading it.
+"""The cache file of decoded signals: written atomically, read with verification, or memory-mapped.
 
-index      JSON: samples, sensors, formats, what is lacking and why
+index      JSON: samples, sensors, formats, missing recordings and the reasons
 values_k   (all samples of sensor k, 3) float32
 stamps_k   (all samples of sensor k,) int64, ns
-offsets_k  (samples + 1,) int64, where each recording lies
+offsets_k  (samples + 1,) int64, start and end of each recording
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from kd_edge.files import replacing
 from kd_edge.types import Float32, Int64
 
 Content = tuple[dict[str, Any], list["Track"]]
-"""The index, and what each sensor recorded."""
+"""The index, and the track of each sensor."""
 
 
 class Track(NamedTuple):
-    """All signals of one sensor, one after the other; recording i lies from offsets[i] to offsets[i + 1]."""
+    """All signals of one sensor, concatenated; recording i extends from offsets[i] to offsets[i + 1]."""
 
     values: Float32
     stamps_ns: Int64
@@ -33,10 +33,10 @@ class Track(NamedTuple):
 
 
 def write_signals(path: Path, index: dict[str, Any], tracks: Sequence[Track]) -> None:
-    """Write the file, whole or not at all.
+    """Write the file atomically.
 
     Raises:
-        DataError: It cannot be written.
+        DataError: Writing failed.
     """
     arrays = {f"{name}_{k}": array for k, track in enumerate(tracks) for name, array in track._asdict().items()}
     with replacing(path, DataError) as file:
@@ -44,21 +44,21 @@ def write_signals(path: Path, index: dict[str, Any], tracks: Sequence[Track]) ->
 
 
 def read_signals(path: Path, fingerprint: str) -> Content | None:
-    """Load the file into memory, every checksum verified; None when it is absent, damaged or of other recordings."""
+    """Load the file, verifying all checksums; None if it is missing, damaged or of other recordings."""
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             return _content(lambda name: file[name], fingerprint)
-    except Exception:  # a damaged zip file raises a dozen kinds; what is wrong with the disk shows when writing
+    except Exception:  # a damaged zip file raises a dozen types; faults of the disk show when writing
         return None
 
 
 def map_signals(path: Path, fingerprint: str) -> Content:
-    """Map the file into memory: processes share its pages, and read only what they look at.
+    """Memory-map the file, so that processes share its pages and read only the parts they access.
 
-    Checksums are not verified: whoever hands the path on has read the file.
+    Checksums are not verified, because the process that passes on the path has read the file.
 
     Raises:
-        DataError: It is no longer there, or of other recordings.
+        DataError: The file has been removed, or is of other recordings.
     """
     try:
         with zipfile.ZipFile(path) as file:
@@ -67,39 +67,39 @@ def map_signals(path: Path, fingerprint: str) -> Content:
         content = None
     if content is None:
         raise DataError(
-            f"the cached signals {path} are gone or were changed",
+            f"the cached signals {path} were removed or changed",
             "the file that this run read at its start",
-            "leave the cache alone during a run, and start or resume it again",
+            "do not change the cache during a run; start or resume the run again",
         )
     return content
 
 
 def _content(array: Callable[[str], Any], fingerprint: str) -> Content | None:
-    """Index and tracks; None when they are not what was asked for, or do not fit each other."""
+    """Index and tracks; None if they have another fingerprint, or do not fit each other."""
     index: dict[str, Any] = json.loads(array("index").tobytes())
     count = len(index["sensors"])
     tracks = [Track(*(array(f"{name}_{k}") for name in Track._fields)) for k in range(count)]
-    fits = index["fingerprint"] == fingerprint and all(_sound(t, len(index["samples"])) for t in tracks)
+    fits = index["fingerprint"] == fingerprint and all(_is_valid(t, len(index["samples"])) for t in tracks)
     return (index, tracks) if fits else None
 
 
 def _mapped(path: Path, file: zipfile.ZipFile, name: str) -> np.ndarray[Any, np.dtype[Any]]:
-    """An array of an uncompressed zip file, where it lies."""
+    """Memory-map an array of an uncompressed zip file."""
     member = file.getinfo(name)
     with file.open(member) as stream:
         np.lib.format.read_magic(stream)
         shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
         header = stream.tell()
     with path.open("rb") as opened:
-        opened.seek(member.header_offset + 26)  # lengths of the name and of the extra field, then these
+        opened.seek(member.header_offset + 26)  # lengths of the name and of the extra field, which follow them
         lengths = np.frombuffer(opened.read(4), "<u2")
-    if 0 in shape:  # nothing cannot be mapped
+    if 0 in shape:  # an empty array cannot be mapped
         return np.zeros(shape, dtype)
     offset = member.header_offset + 30 + int(lengths.sum()) + header
     return np.memmap(path, dtype, "r", offset, shape).view(np.ndarray)
 
 
-def _sound(track: Track, samples: int) -> bool:
+def _is_valid(track: Track, samples: int) -> bool:
     kinds = [array.dtype.str for array in track] == [np.dtype(kind).str for kind in (np.float32, np.int64, np.int64)]
     shapes = track.values.shape == (*track.stamps_ns.shape, 3) and track.offsets.shape == (samples + 1,)
     if not kinds or not shapes:

@@ -1,8 +1,8 @@
 """Signals of wearable sensors: decoded once, checked, kept in memory, cut and resampled by their stamps.
 
-A signal is small (an UTD-MHAD recording has 177 samples), so all of them are loaded at once. What was decoded stays in
-one file of the cache folder, named by the SHA-256 of everything that decides its content; without a writable folder
-they are decoded anew every time.
+A signal is small (a UTD-MHAD recording has 177 samples), so all of them are loaded together. Decoded signals are stored
+in one file of the cache folder, named by the SHA-256 of everything that determines its content; without a writable
+folder they are decoded every time.
 
     <cache root>/<data set>-signals-<key>.npz    see ``signal_file``
 """
@@ -30,7 +30,7 @@ _FORMAT = 1
 """Version of the file and of the checks; part of the file's key."""
 
 _LEAST_COVER = 0.5
-_HOLE_PERIODS = 10  # nominal sampling periods without a sample: such a hole counts as not covered
+_HOLE_PERIODS = 10  # a hole of more nominal sampling periods without a sample counts as not covered
 
 __all__ = ["Signal", "Signals", "load_signals", "resample", "signals_fingerprint"]
 
@@ -38,16 +38,16 @@ log = logging.getLogger("kd_edge.data")
 
 
 class Signals:
-    """The signals of some samples, in memory; what a sample lacks is told, not filled in.
+    """The signals of some samples, in memory; missing signals are listed, not filled in.
 
     Attributes:
-        sensors: Names of the sensors, in the order asked for.
+        sensors: Names of the sensors, in the order requested.
         formats: Format of each sensor's signals.
-        samples: Samples with at least one sensor, in the order asked for.
+        samples: Samples with at least one sensor, in the order requested.
         skipped: Sample id -> why it has no sensor at all.
-        lacking: Sensor -> sample id -> why it is not there; the skipped samples among them.
+        lacking: Sensor -> sample id -> why the signal is missing; includes the skipped samples.
         fingerprint: SHA-256 (hex) of the data set's content and the sensors.
-        path: The file of the cache that has them; None where they are in memory alone.
+        path: The cache file that contains them; None if they are only in memory.
     """
 
     def __init__(
@@ -63,33 +63,33 @@ class Signals:
         self.sensors, self.formats = tuple(sensors), tuple(formats)
         self.lacking = {sensor: dict(lacking[sensor]) for sensor in self.sensors}
         self.fingerprint, self.path = fingerprint, path
-        nowhere = set.intersection(*(set(reasons) for reasons in self.lacking.values()))
-        self.samples = tuple(s for s in samples if s.id not in nowhere)
+        without_sensor = set.intersection(*(set(reasons) for reasons in self.lacking.values()))
+        self.samples = tuple(s for s in samples if s.id not in without_sensor)
         self.skipped = {
             s.id: "; ".join(dict.fromkeys(self.lacking[sensor][s.id] for sensor in self.sensors))
             for s in samples
-            if s.id in nowhere
+            if s.id in without_sensor
         }
-        self._asked, self._tracks = tuple(samples), tuple(tracks)
-        self._places = {s.id: i for i, s in enumerate(samples)}
+        self._requested, self._tracks = tuple(samples), tuple(tracks)
+        self._indices = {s.id: i for i, s in enumerate(samples)}
         self._holes_ns = [round(_HOLE_PERIODS * 1e9 / f.rate_hz) for f in self.formats]
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.path is not None:  # a loader process maps the file itself instead of receiving its content
             return _mapped, (self.path, self.fingerprint, self.lacking)
-        return Signals, (self.sensors, self.formats, self._asked, self.lacking, self.fingerprint, self._tracks)
+        return Signals, (self.sensors, self.formats, self._requested, self.lacking, self.fingerprint, self._tracks)
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __contains__(self, sample_id: object) -> bool:
-        return sample_id in self._places and sample_id not in self.skipped
+        return sample_id in self._indices and sample_id not in self.skipped
 
     def signal(self, sample_id: str, sensor: str) -> Signal | None:
-        """The whole recording (views, nothing is copied), or None where the sample lacks it.
+        """Return the whole recording as views, or None if the sample lacks it.
 
         Raises:
-            DataError: A sample or a sensor that was not asked for.
+            DataError: The sample or the sensor was not requested.
         """
         if sensor not in self.sensors:
             raise DataError(
@@ -100,44 +100,44 @@ class Signals:
         return self._signal(sample_id, self.sensors.index(sensor))
 
     def on_clips(self, spans_ns: Mapping[str, tuple[int, int]]) -> Signals:
-        """These signals without recordings that cover less than half of their sample's clip.
+        """Return these signals without recordings that cover less than half of their sample's clip.
 
-        Ten sampling periods without a sample are not covered.
+        Holes of more than ten sampling periods do not count as covered.
 
         Args:
-            spans_ns: Sample id -> start and end of its clip; samples that have none are left as they are.
+            spans_ns: Sample id -> start and end of its clip; samples without a span are kept as they are.
 
         Returns:
-            Signals that name such recordings in ``lacking``, and samples that have no other in ``skipped``.
+            Signals with such recordings in ``lacking``, and samples without any other in ``skipped``.
         """
         lacking = {sensor: dict(reasons) for sensor, reasons in self.lacking.items()}
         for k, sensor in enumerate(self.sensors):
-            for sample in self._asked:
+            for sample in self._requested:
                 signal, span = self._signal(sample.id, k), spans_ns.get(sample.id)
                 if signal is None or span is None:
                     continue
                 if covered(signal.stamps_ns, *span, self._holes_ns[k]) < _LEAST_COVER:
                     lacking[sensor][sample.id] = f"{sensor} covers less than half of the clip"
-        return Signals(self.sensors, self.formats, self._asked, lacking, self.fingerprint, self._tracks, self.path)
+        return Signals(self.sensors, self.formats, self._requested, lacking, self.fingerprint, self._tracks, self.path)
 
     def points(self, sample_id: str, start_ns: int, end_ns: int, points: int) -> Float32:
-        """All sensors over a stretch of time, each with the same number of points; see ``resample``.
+        """Resample all sensors over a time interval to the same number of points; see ``resample``.
 
-        How much of the stretch a signal covers is not asked: a clip's span is moved in training, and a sensor must not
-        come and go with it. See ``on_clips``.
+        The coverage of the interval is not checked: training shifts the span of a clip, and sensors must not appear and
+        disappear with it. See ``on_clips``.
 
         Args:
             sample_id: Id of the sample.
-            start_ns: Start of the stretch on the time of the sample's images.
-            end_ns: End of the stretch, >= ``start_ns``.
+            start_ns: Start of the interval on the clock of the sample's images.
+            end_ns: End of the interval, >= ``start_ns``.
             points: Number of points, >= 1.
 
         Returns:
-            (sensors, 3, points) float32 in the sensors' units, the ends held beyond a signal's own; NaN for a sensor
-            that the sample lacks.
+            (sensors, 3, points) float32 in the sensors' units, with the first and last values held beyond the ends of a
+            signal; NaN for a sensor that the sample lacks.
 
         Raises:
-            DataError: A sample that was not asked for, no points, or a stretch that ends before it starts.
+            DataError: The sample was not requested, there are no points, or the interval ends before it starts.
         """
         check_stretch(start_ns, end_ns, points)
         resampled = np.full((len(self.sensors), 3, points), np.nan, dtype=np.float32)
@@ -148,10 +148,10 @@ class Signals:
         return resampled
 
     def _signal(self, sample_id: str, k: int) -> Signal | None:
-        if sample_id not in self._places:
-            raise DataError(f"no signals of sample {sample_id}", "a sample they were loaded for", "load them anew")
-        place = self._places[sample_id]
-        first, last = self._tracks[k].offsets[place : place + 2].tolist()
+        if sample_id not in self._indices:
+            raise DataError(f"no signals of sample {sample_id}", "a sample they were loaded for", "load them again")
+        index = self._indices[sample_id]
+        first, last = self._tracks[k].offsets[index : index + 2].tolist()
         if first == last or sample_id in self.lacking[self.sensors[k]]:
             return None
         return Signal(self._tracks[k].values[first:last], self._tracks[k].stamps_ns[first:last])
@@ -165,27 +165,27 @@ def load_signals(
     root: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Signals:
-    """Load the signals of these samples, decoded first where the cache does not have them yet.
+    """Load the signals of these samples, decoding them first if they are not in the cache.
 
     Args:
-        dataset: Data set that the signals come from.
-        samples: Which samples; ask for the whole data set when several splits will use it.
-        sensors: Which of the data set's sensors.
-        root: Folder of the caches; None takes ``cache_folder()``. One that cannot be written, or none,
-            costs time, not the run.
-        progress: Called with (samples done, samples in all) while decoding.
+        dataset: Data set of the signals.
+        samples: Samples to load; request the whole data set if several splits will use it.
+        sensors: Sensors of the data set.
+        root: Folder of the caches; None for ``cache_folder()``. Without a writable folder the signals are decoded every
+            time.
+        progress: Called with (samples done, total number of samples) while decoding.
 
     Returns:
-        The signals. A recording that is absent, damaged or not what its format says is named in ``lacking``.
+        The signals. Recordings that are missing, damaged or do not match their format are listed in ``lacking``.
 
     Raises:
-        DataError: A data set without sensors, an unknown or repeated one, or not one usable recording.
+        DataError: The data set has no sensors, a sensor is unknown or repeated, or no recording is usable.
     """
     formats = _formats(dataset, sensors)
     fingerprint = signals_fingerprint(dataset, samples, sensors)
     folder = cache_folder() if root is None else root
     if folder is None:
-        log.warning("no folder for the signals is known: they are decoded anew every time")
+        log.warning("no folder for the signals is known: they are decoded every time")
         return _decode(dataset, samples, sensors, formats, fingerprint, progress)
     path = folder / f"{dataset.name}-signals-{fingerprint[:20]}.npz"
     content = read_signals(path, fingerprint)
@@ -197,10 +197,10 @@ def load_signals(
 
 
 def signals_fingerprint(dataset: Dataset, samples: Sequence[Sample], sensors: Sequence[str]) -> str:
-    """SHA-256 (hex) that the signals have or would have, see ``load_signals``; nothing is decoded.
+    """Return the SHA-256 (hex) of the signals that ``load_signals`` loads or would decode; nothing is decoded.
 
     Raises:
-        DataError: A data set without sensors, or an unknown or repeated one.
+        DataError: The data set has no sensors, or a sensor is unknown or repeated.
     """
     formats = [
         [sensor, *asdict(f).values(), *([f.period] if f.period else [])]
@@ -213,7 +213,9 @@ def signals_fingerprint(dataset: Dataset, samples: Sequence[Sample], sensors: Se
 def _formats(dataset: Dataset, sensors: Sequence[str]) -> tuple[SignalFormat, ...]:
     if not isinstance(dataset, Wearables):
         raise DataError(
-            f"{dataset.name} has no signals of wearable sensors", "a data set that has", "choose another data set"
+            f"{dataset.name} has no signals of wearable sensors",
+            "a data set that has some",
+            "choose another data set",
         )
     known = dataset.sensors
     for sensor in sensors:
@@ -255,13 +257,13 @@ def _decode(
             signal = _recorded(dataset, sample, sensor, signal_format)
             if isinstance(signal, str):
                 lacking[sensor][sample.id] = signal
-                signal = _NOTHING
+                signal = _EMPTY
             found[sensor].append(signal)
         if progress is not None:
             progress(done, len(samples))
     signals = Signals(sensors, formats, samples, lacking, fingerprint, [_track(found[s]) for s in sensors])
     if not len(signals):
-        why = next(iter(signals.skipped.values()), "no sample was asked for")
+        why = next(iter(signals.skipped.values()), "no sample was requested")
         raise DataError(
             f"no usable signal of {', '.join(sensors)} in {dataset.name} (first: {why})",
             "at least one recording",
@@ -270,11 +272,11 @@ def _decode(
     return signals
 
 
-_NOTHING = Signal(np.zeros((0, 3), np.float32), np.zeros(0, np.int64))
+_EMPTY = Signal(np.zeros((0, 3), np.float32), np.zeros(0, np.int64))
 
 
 def _recorded(dataset: Dataset, sample: Sample, sensor: str, signal_format: SignalFormat) -> Signal | str:
-    """A sound recording, or what is wrong with it."""
+    """A valid recording, or what is wrong with it."""
     try:
         clip = dataset.open(sample, sensor)
     except DataError as error:
@@ -287,8 +289,8 @@ def _recorded(dataset: Dataset, sample: Sample, sensor: str, signal_format: Sign
 
 def _track(signals: Sequence[Signal]) -> Track:
     offsets = np.cumsum([0, *(len(s.stamps_ns) for s in signals)], dtype=np.int64)
-    values = np.concatenate([_NOTHING.values, *(s.values for s in signals)])
-    return Track(values, np.concatenate([_NOTHING.stamps_ns, *(s.stamps_ns for s in signals)]), offsets)
+    values = np.concatenate([_EMPTY.values, *(s.values for s in signals)])
+    return Track(values, np.concatenate([_EMPTY.stamps_ns, *(s.stamps_ns for s in signals)]), offsets)
 
 
 def _write(path: Path, signals: Signals) -> None:
@@ -296,24 +298,24 @@ def _write(path: Path, signals: Signals) -> None:
         "fingerprint": signals.fingerprint,
         "sensors": signals.sensors,
         "formats": [asdict(f) for f in signals.formats],
-        "samples": [asdict(s) for s in signals._asked],
+        "samples": [asdict(s) for s in signals._requested],
         "lacking": signals.lacking,
     }
     try:
         write_signals(path, index, signals._tracks)
         signals.path = path
     except DataError as error:
-        log.warning("the signals are decoded anew every time: %s", error.found)
+        log.warning("the signals are decoded every time: %s", error.found)
 
 
 def _signals(index: dict[str, Any], tracks: Sequence[Track], path: Path) -> Signals:
-    """The signals of a file."""
+    """Build the signals from the content of a file."""
     formats = [SignalFormat(**{**f, "value_range": tuple(f["value_range"])}) for f in index["formats"]]
     samples = [Sample(**s) for s in index["samples"]]
     return Signals(index["sensors"], formats, samples, index["lacking"], index["fingerprint"], tracks, path)
 
 
 def _mapped(path: Path, fingerprint: str, lacking: dict[str, dict[str, str]]) -> Signals:
-    """The signals of a file in another process, which lacks what its parent found lacking."""
+    """Map the signals of a file in another process, with the missing recordings found by its parent."""
     index, tracks = map_signals(path, fingerprint)
     return _signals(index | {"lacking": lacking}, tracks, path)

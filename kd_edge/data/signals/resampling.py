@@ -1,4 +1,4 @@
-"""One signal of a wearable sensor: whether it is sound, how much of a stretch of time it covers, and its resampling."""
+"""One signal of a wearable sensor: validation, coverage of a time interval, and resampling."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Float64 = npt.NDArray[np.float64]
 
 
 class Signal(NamedTuple):
-    """What one sensor recorded during one sample.
+    """Recording of one sensor during one sample.
 
     Attributes:
         values: (T, 3) float32 in the sensor's unit.
-        stamps_ns: (T,) int64, strictly increasing, on the time of the sample's images.
+        stamps_ns: (T,) int64, strictly increasing, on the clock of the sample's images.
     """
 
     values: Float32
@@ -29,19 +29,19 @@ class Signal(NamedTuple):
 
 
 def resample(signal: Signal, start_ns: int, end_ns: int, points: int, *, period: float | None = None) -> Float32:
-    """Cut the stretch of time into ``points`` equal parts and take the mean of the signal over each.
+    """Divide a time interval into ``points`` equal parts and return the mean of the signal over each.
 
-    The signal is linear between its samples and held before the first and after the last. Where there are fewer samples
-    than points this is linear interpolation in the middle of each part; where there are more, it is piecewise aggregate
-    approximation by time, free of aliasing.
+    The signal is linear between its samples and constant before the first and after the last. With fewer samples than
+    points this is linear interpolation in the middle of each part; with more, it is piecewise aggregate approximation
+    by time, free of aliasing.
 
-    Angles go the short way from sample to sample, not back through the whole circle: 350, 355, 5, 10 degrees rise.
-    Their means lie in [0, period), or in [-period / 2, period / 2) where the axis has a negative sample near by.
+    Angles take the short way from sample to sample instead of passing through the whole circle: 350, 355, 5, 10 degrees
+    increase. Their means lie in [0, period), or in [-period / 2, period / 2) if the axis has a negative sample nearby.
 
     Args:
         signal: Signal of at least one sample.
-        start_ns: Start of the stretch.
-        end_ns: End of the stretch, >= ``start_ns``; an instant repeats its value.
+        start_ns: Start of the interval.
+        end_ns: End of the interval, >= ``start_ns``; for an empty interval the value is repeated.
         points: Number of parts, >= 1.
         period: Full turn of angles in their unit, see ``SignalFormat.period``; None for other values.
 
@@ -49,7 +49,7 @@ def resample(signal: Signal, start_ns: int, end_ns: int, points: int, *, period:
         (3, points) float32.
 
     Raises:
-        DataError: No samples or points, or a stretch that ends before it starts.
+        DataError: There are no samples or points, or the interval ends before it starts.
     """
     check_stretch(start_ns, end_ns, points)
     stamps_ns = signal.stamps_ns
@@ -73,28 +73,28 @@ def _means(times: Float64, values: Float64, length: float, points: int) -> Float
         return np.repeat(instant[:, None], points, axis=1)
     width = length / points
     edges = np.arange(points + 1) * width
-    # between neighbours among edges and samples the signal is linear: the trapezoid is its exact integral
-    joints = np.sort(np.concatenate([edges, times[(times > 0) & (times < edges[-1])]]))
-    at = np.empty((3, len(joints)))
+    # The signal is linear between neighbouring edges and samples, so the trapezoid is its exact integral.
+    knots = np.sort(np.concatenate([edges, times[(times > 0) & (times < edges[-1])]]))
+    at = np.empty((3, len(knots)))
     for axis in range(3):
-        at[axis] = np.interp(joints, times, values[axis])
-    areas = (at[:, 1:] + at[:, :-1]) * (np.diff(joints) / (2 * width))
-    means: Float64 = np.add.reduceat(areas, joints.searchsorted(edges[:-1]), axis=1)
+        at[axis] = np.interp(knots, times, values[axis])
+    areas = (at[:, 1:] + at[:, :-1]) * (np.diff(knots) / (2 * width))
+    means: Float64 = np.add.reduceat(areas, knots.searchsorted(edges[:-1]), axis=1)
     return means
 
 
 def check_stretch(start_ns: int, end_ns: int, points: int) -> None:
-    """Refuse a stretch of time that ends before it starts, or without points."""
+    """Raise a DataError for a time interval that ends before it starts, or without points."""
     if points < 1 or end_ns < start_ns:
         raise DataError(
             f"{points} points from {start_ns} ns to {end_ns} ns",
             "at least one point, and an end that is not before the start",
-            "correct the stretch of time",
+            "correct the time interval",
         )
 
 
 def covered(stamps_ns: Int64, start_ns: int, end_ns: int, hole_ns: int) -> float:
-    """Share of a stretch of time that lies between samples, those further apart than a hole left out."""
+    """Return the share of a time interval between samples, not counting gaps longer than ``hole_ns``."""
     if start_ns == end_ns:
         return float(stamps_ns[0] <= start_ns <= stamps_ns[-1])
     steps = np.diff(stamps_ns.clip(start_ns, end_ns))
@@ -103,7 +103,7 @@ def covered(stamps_ns: Int64, start_ns: int, end_ns: int, hole_ns: int) -> float
 
 
 def fault_of(clip: Clip, signal_format: SignalFormat) -> str | None:
-    """What is wrong with a decoded signal, as the end of a sentence; None when it is sound."""
+    """Return what is wrong with a decoded signal, as the end of a sentence; None if it is valid."""
     frames, stamps_ns = clip.frames, clip.stamps_ns
     if frames.ndim != 2 or frames.shape[1] != 3 or stamps_ns.shape != frames.shape[:1]:
         return f"has values {frames.shape} with {stamps_ns.shape} stamps, not (T, 3) with (T,)"
@@ -116,5 +116,5 @@ def fault_of(clip: Clip, signal_format: SignalFormat) -> str | None:
         return "has stamps that do not increase"
     rate_hz = 1e9 / float(np.median(steps_ns))
     if not signal_format.rate_hz / _RATE_FACTOR <= rate_hz <= signal_format.rate_hz * _RATE_FACTOR:
-        return f"has {rate_hz:.3g} samples a second instead of {signal_format.rate_hz:g}"
+        return f"has {rate_hz:.3g} samples per second instead of {signal_format.rate_hz:g}"
     return None

@@ -1,1 +1,1 @@
-"""The generated data set and the endless stream: a figure that performs ten actions in two bands."""
+"""A generated data set and an endless stream of a figure that performs ten actions in two bands."""

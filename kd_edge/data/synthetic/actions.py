@@ -1,4 +1,4 @@
-"""The ten actions as key poses, and a performance of one of them by one body."""
+"""The ten actions as key poses, and the performance of an action by a body."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ LABELS = ("drink", "eat", "brush teeth", "brush hair", "drop", "pick up", "throw
 
 SEAT_HEIGHT = 0.46
 SEAT_BACK = 0.36
-"""How far behind the feet a seated figure's hips are, metres."""
+"""Distance of a seated figure's hips behind the feet, metres."""
 
 Refer = Literal["rest", "chest", "head", "shoulder", "floor", "thigh"]
 
 
 class Hand(NamedTuple):
-    """A hand's target at a moment u of the action: outward, up and forward of what it refers to, metres."""
+    """Target of a hand at time u of the action: outward, up and forward of its reference, metres."""
 
     u: float
     refer: Refer
@@ -33,7 +33,7 @@ class Hand(NamedTuple):
 
 
 class Lean(NamedTuple):
-    """Trunk and head at a moment u: degrees, and metres the hips go down and back (1 = onto the seat for ``seat``)."""
+    """Trunk and head at time u: degrees, and displacement of the hips down and back, metres (``seat`` 1: seated)."""
 
     u: float
     lean: float = 0.0
@@ -154,16 +154,16 @@ ACTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How one performance differs from the next.
+    """Variation between performances.
 
     Attributes:
         seconds: Duration of the action.
-        delay_s: When it starts; negative when the recording starts late.
+        delay_s: Start of the action; negative if the recording starts late.
         left_handed: Whether the action is mirrored.
         amplitude: Scale of repeated motion and leaning.
         hertz: Position in the action's range of frequencies, 0..1.
         phases: (12,) random phases, radians.
-        offset: (2, 3) metres, where this person's main and other hand go beside the key pose.
+        offset: (2, 3) displacement of the main and the other hand from the key pose, metres.
     """
 
     seconds: float
@@ -176,7 +176,7 @@ class Manner:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, action: str) -> Manner:
-        """A random manner."""
+        """Draw a random manner."""
         seconds = rng.uniform(*ACTIONS[action].seconds)
         return cls(
             seconds=seconds,
@@ -199,12 +199,12 @@ class Performance:
 
 
 def perform(name: str, body: Body, manner: Manner, times_s: Array) -> Performance:
-    """Let a body perform an action.
+    """Compute the performance of an action by a body.
 
     Args:
         name: One of ``LABELS``.
-        body: Body of the person who performs.
-        manner: How this performance differs from others.
+        body: Body of the performer.
+        manner: Variation of this performance.
         times_s: (T,) seconds; the pose is held before the start and after the end of the action.
     """
     action = ACTIONS[name]
@@ -228,7 +228,7 @@ def perform(name: str, body: Body, manner: Manner, times_s: Array) -> Performanc
 
 
 def join(takes: Sequence[Performance]) -> Performance:
-    """One performance after the other; all of the same action."""
+    """Concatenate performances of the same action."""
     objects = tuple(
         replace(prop, ends=np.concatenate([take.props[i].ends for take in takes]))
         for i, prop in enumerate(takes[0].props)
@@ -267,7 +267,7 @@ def _hand(
 
 
 def _target(key: Hand, body: Body, trunk: Trunk, side: int) -> Array:
-    """(T, 3) where a key pose puts the hand in every frame, as the trunk moves."""
+    """(T, 3) position of the hand in a key pose for every frame, as the trunk moves."""
     sign = 1.0 if side else -1.0
     shoulder = trunk.joints[:, figure.L_SHOULDER if side else figure.R_SHOULDER]
     knee, hip = (figure.L_KNEE, figure.L_HIP) if side else (figure.R_KNEE, figure.R_HIP)
@@ -304,7 +304,7 @@ def _wobble(action: Action, manner: Manner, u: Array, trunk: Trunk) -> Array:
 
 
 def _across(wobble: Array, trunk: Trunk) -> Array:
-    """A motion mirrored to the other side of the trunk."""
+    """Mirror a motion to the other side of the trunk."""
     left = trunk.axes[:, 0]
     mirrored: Array = wobble - 2 * left * np.sum(wobble * left, axis=-1, keepdims=True)
     return mirrored

@@ -1,6 +1,6 @@
-"""The generated data set and the endless stream: an articulated figure performs ten actions, RGB and NIR paired.
+"""A generated data set and an endless stream: an articulated figure performs ten actions, in paired RGB and NIR.
 
-The data set's figure also wears a watch and carries a telephone.
+In the data set the figure also wears a watch and carries a phone.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ SKELETON = "skeleton"
 
 
 def generator(*key: object) -> np.random.Generator:
-    """A generator that depends on nothing but the key."""
+    """Return a random generator that depends only on the key."""
     digest = hashlib.sha256(json.dumps(key).encode()).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
 
 
 class _Take(NamedTuple):
-    """What is drawn for one clip."""
+    """Random parameters of one clip."""
 
     action: str
     body: Body
@@ -50,16 +50,16 @@ class _Take(NamedTuple):
 
 
 class Synthetic:
-    """A generated data set; every clip depends on ``seed`` and its sample's id alone.
+    """A generated data set; every clip depends only on ``seed`` and the id of its sample.
 
-    A trial of a subject is a session: all ten actions in the same clothes, room and light, before the same camera. So
-    nothing but the action, and its object, tells the classes apart.
+    A trial of a subject is a session: all ten actions in the same clothes, room and light, in front of the same camera,
+    so that the classes differ only in the action and its object.
 
-    Modalities: ``rgb`` (T, H, W, 3) uint8 and ``nir`` (T, H, W) uint8 of the same motion from the same place;
-    ``skeleton`` (T, 20, 3) float32, where the figure's joints are: metres in the camera's frame, x to the right of the
-    picture, y up, z away, in the order of ``kd_edge.data.synthetic.figure``;
-    ``accelerometer`` (g) and ``gyroscope`` (degree/s) of a watch on the acting hand, and ``accelerometer_phone`` (g) of
-    a telephone in the right pocket, each (T, 3) float32 at 100 Hz; see ``kd_edge.data.synthetic.worn_sensors``.
+    Modalities: ``rgb`` (T, H, W, 3) uint8 and ``nir`` (T, H, W) uint8 of the same motion from the same position;
+    ``skeleton`` (T, 20, 3) float32, the figure's joints in metres in the camera's frame, x to the right of the picture,
+    y up, z away, in the order of ``kd_edge.data.synthetic.figure``; ``accelerometer`` (g) and ``gyroscope`` (degree/s)
+    of a watch on the acting hand, and ``accelerometer_phone`` (g) of a phone in the right pocket, each (T, 3) float32
+    at 100 Hz, see ``kd_edge.data.synthetic.worn_sensors``.
 
     Args:
         clips_per_class: Clips of each action, dealt evenly over the subjects.
@@ -95,7 +95,7 @@ class Synthetic:
         return Sample(f"a{label + 1}_s{subject}_t{trial}", subject, view, f"{trial}", label)
 
     def film(self, sample: Sample) -> Film:
-        """The recording, ready to be painted frame by frame."""
+        """Return the recording, which is painted frame by frame on demand."""
         take = self._take(sample)
         performance = perform(take.action, take.body, take.manner, np.arange(take.frames) / self._fps)
         return Film(performance, take.body, take.look, take.camera, *self._size, self._fps, take.seed)
@@ -148,14 +148,14 @@ class Synthetic:
         return stamps
 
     def _skeleton(self, sample: Sample) -> Clip:
-        """The joints that the pictures show, without error, hidden ones too."""
+        """Exact joints of the figure in the pictures, including hidden ones."""
         take = self._take(sample)
         performance = perform(take.action, take.body, take.manner, np.arange(take.frames) / self._fps)
         placed = take.camera.place(performance.joints) * [1, -1, 1]  # a camera's y points down
         return Clip(placed.astype(np.float32), self._stamps(take.frames))
 
     def _signal(self, sample: Sample, name: str) -> Clip:
-        """What the worn sensor measures while the clip lasts; everybody wears the watch turned a little."""
+        """Signal of a worn sensor during the clip; each subject wears it slightly rotated."""
         take, sensor = self._take(sample), worn_sensors.SENSORS[name]
 
         def joints(times_s: Array) -> Array:
@@ -168,11 +168,11 @@ class Synthetic:
         return Clip(worn_sensors.with_faults(values, sensor, generator("faults", self._seed, sample.id, name)), stamps)
 
     def gaps(self) -> dict[str, str]:
-        """None: what is generated is complete."""
+        """See ``Dataset.gaps``; always empty, because generated data is complete."""
         return {}
 
     def remarks(self) -> tuple[str, ...]:
-        """See ``Dataset.remarks``; generated data is always whole."""
+        """See ``Dataset.remarks``; always empty."""
         return ()
 
     def splits(self) -> tuple[str, ...]:
@@ -190,10 +190,10 @@ class Synthetic:
 
 
 class SyntheticStream:
-    """An endless recording: a figure repeats one action for eight seconds and goes on to the next.
+    """An endless recording: a figure repeats one action for eight seconds and continues with the next.
 
-    Every frame can be asked for in any order and is always the same. After all actions another person takes over; none
-    of them is a subject of a data set.
+    Frames are reproducible and can be requested in any order. After all actions another person takes over; none of them
+    is a subject of a data set.
 
     Args:
         modality: ``"nir"`` or ``"rgb"``.
@@ -201,11 +201,11 @@ class SyntheticStream:
         height: Image height, pixels.
         width: Image width, pixels.
         fps: Frame rate, 1/s.
-        actions: Which actions, in any order; None performs all ten.
-        block_seconds: How long one action is repeated.
+        actions: Actions to perform, in any order; None for all ten.
+        block_seconds: Time for which one action is repeated.
 
     Raises:
-        ConfigError: Unknown modality or action, or impossible size or rate.
+        ConfigError: The modality or an action is unknown, or the size or rate is out of range.
     """
 
     def __init__(
@@ -235,13 +235,13 @@ class SyntheticStream:
         self._film = functools.lru_cache(maxsize=1)(self._make_film)
 
     def truth(self, k: int) -> str:
-        """Name of the action performed in frame k."""
+        """Return the name of the action performed in frame k."""
         cycle, position = divmod(k // self._block, len(self.actions))
         order = generator("order", self._seed, cycle).permutation(len(self.actions))
         return self.actions[int(order[position])]
 
     def frame(self, k: int) -> tuple[npt.NDArray[np.uint8], str]:
-        """Frame k >= 0: (H, W) or (H, W, 3) uint8, and the name of the action performed."""
+        """Return frame k >= 0, (H, W) or (H, W, 3) uint8, and the name of the action performed."""
         film, truth = self._film(k // self._block)
         at = k % self._block
         image: npt.NDArray[np.uint8] = film.nir(at) if self.modality == "nir" else film.rgb(at)
@@ -261,9 +261,9 @@ class SyntheticStream:
     def _repeated(
         self, action: str, body: Body, look: Look, camera: Camera, rng: np.random.Generator, first: int
     ) -> Film:
-        """One film of several performances that fill a block."""
-        usual_s = sum(ACTIONS[action].seconds) / 2 + 0.15
-        count = max(1, round(self._block / self.fps / usual_s))
+        """Join several performances that fill a block into one film."""
+        typical_s = sum(ACTIONS[action].seconds) / 2 + 0.15
+        count = max(1, round(self._block / self.fps / typical_s))
         cuts = np.round(np.linspace(0, self._block, count + 1)).astype(int)
         takes, left = [], bool(rng.random() < 0.3)
         for start, stop in pairwise(cuts.tolist()):
@@ -274,10 +274,10 @@ class SyntheticStream:
         return Film(join(takes), body, look, camera, *size, self.fps, self._seed, first)
 
 
-def _require(what: str, given: str, choices: Sequence[str]) -> None:
+def _require(name: str, given: str, choices: Sequence[str]) -> None:
     if given not in choices:
         raise ConfigError(
-            f"synthetic {what} '{given}'{did_you_mean(given, choices)}",
+            f"synthetic {name} '{given}'{did_you_mean(given, choices)}",
             f"one of {', '.join(choices)}",
             "correct the camera's address",
         )

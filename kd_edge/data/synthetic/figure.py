@@ -1,4 +1,4 @@
-"""An articulated figure: a body's proportions, and postures with hand targets turned into joints by inverse kinematics.
+"""An articulated figure: body proportions, and joints from postures and hand targets by inverse kinematics.
 
 The body's frame: x to the figure's left, y up, z forward; metres; the origin on the floor between the feet.
 """
@@ -35,7 +35,7 @@ class Body:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Body:
-        """A random adult."""
+        """Draw the body of a random adult."""
         h = rng.uniform(1.52, 1.94)
         girth = rng.uniform(0.85, 1.3)
         arm = rng.uniform(0.95, 1.05)
@@ -65,12 +65,12 @@ class Posture:
 
 @dataclass(frozen=True, slots=True)
 class Trunk:
-    """Where trunk, head and legs are: what hand targets refer to.
+    """Positions of trunk, head and legs, to which hand targets refer.
 
     Attributes:
-        joints: (T, 20, 3) with arms still missing.
+        joints: (T, 20, 3), not yet with the arms.
         axes: (T, 3, 3) unit vectors left, up and forward of the trunk.
-        head_axes: (T, 3, 3) likewise of the head.
+        head_axes: (T, 3, 3) unit vectors left, up and forward of the head.
     """
 
     joints: Array
@@ -79,7 +79,7 @@ class Trunk:
 
 
 def pose_trunk(body: Body, posture: Posture) -> Trunk:
-    """Place trunk, head and legs; the feet stay where they are."""
+    """Place trunk, head and legs; the feet do not move."""
     frames = len(posture.lean)
     joints = np.zeros((frames, 20, 3))
     axes = _axes(posture.lean, posture.side, posture.twist)
@@ -106,11 +106,11 @@ def pose_trunk(body: Body, posture: Posture) -> Trunk:
 
 
 def pose_arms(body: Body, trunk: Trunk, right: Array, left: Array, raised: float) -> Array:
-    """Reach for the hand targets.
+    """Place the arms so that the hands reach their targets.
 
     Args:
         body: The proportions.
-        trunk: From ``pose_trunk``.
+        trunk: Result of ``pose_trunk``.
         right: (T, 3) target of the right hand.
         left: (T, 3) target of the left hand.
         raised: 0 lets the right elbow hang, 1 lifts it to the side.
@@ -129,22 +129,22 @@ def pose_arms(body: Body, trunk: Trunk, right: Array, left: Array, raised: float
 
 
 def mirror(points: Array) -> Array:
-    """The left-handed version of points (..., 3)."""
+    """Mirror points (..., 3) to their left-handed version."""
     return points * [-1.0, 1.0, 1.0]
 
 
 def mirror_joints(joints: Array) -> Array:
-    """The left-handed version of joints (T, 20, 3)."""
+    """Mirror joints (T, 20, 3) to their left-handed version."""
     return mirror(joints)[:, _MIRRORED]
 
 
 def ease(u: Array, moments: npt.ArrayLike, values: npt.ArrayLike) -> Array:
-    """Minimum-jerk interpolation between key values, which are held before the first and after the last.
+    """Minimum-jerk interpolation between key values, which are held before the first and after the last key.
 
     Args:
-        u: (T,) moments asked for.
-        moments: (K,) increasing moments of the keys.
-        values: (K,) or (K, C) constant keys, or (K, T, C) keys that move.
+        u: (T,) requested times.
+        moments: (K,) increasing times of the keys.
+        values: (K,) or (K, C) constant keys, or (K, T, C) moving keys.
 
     Returns:
         (T,) or (T, C).
@@ -177,7 +177,7 @@ def _reach(root: Array, target: Array, upper: float, lower: float, pole: Array) 
     """Two-bone inverse kinematics.
 
     Returns:
-        (T, 3) middle joint, bent towards ``pole``, and (T, 3) end, which is the target where it can be reached.
+        (T, 3) middle joint, bent towards ``pole``, and (T, 3) end, which is the target if it can be reached.
     """
     to = target - root
     distance = np.linalg.norm(to, axis=-1, keepdims=True)

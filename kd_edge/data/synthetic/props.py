@@ -1,4 +1,4 @@
-"""The objects of the actions: carried by a hand, lying, falling or flying."""
+"""Objects of the actions: carried by a hand, lying, falling or flying."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Prop:
     """An object: a capsule between two points.
 
     Attributes:
-        material: Its name for the painter.
-        ends: (T, 2, 3) metres.
-        radius: Metres.
+        material: Name of its material, see ``scene.MATERIALS``.
+        ends: (T, 2, 3) end points, metres.
+        radius: Radius, metres.
     """
 
     material: str
@@ -29,13 +29,13 @@ class Prop:
 def props(
     kind: str, held: tuple[float, float], joints: Array, trunk: Trunk, u: Array, times_s: Array
 ) -> tuple[Prop, ...]:
-    """Objects of a right-handed performance.
+    """Return the objects of a right-handed performance.
 
     Args:
         kind: ``cup``, ``bowl``, ``toothbrush``, ``hairbrush``, ``ball`` or an empty string.
-        held: Moments u between which a ball is in the hand.
-        joints: (T, 20, 3) of the figure.
-        trunk: Its axes.
+        held: Times u between which a ball is in the hand.
+        joints: (T, 20, 3) joints of the figure.
+        trunk: Axes of the figure.
         u: (T,) progress of the action.
         times_s: (T,) seconds.
     """
@@ -43,7 +43,7 @@ def props(
     left, up, forward = (trunk.head_axes[:, i] for i in range(3))
     if kind == "cup":
         to_mouth = np.linalg.norm(hand - joints[:, HEAD], axis=-1, keepdims=True)
-        tilt = ease(to_mouth[:, 0], [0.15, 0.32], [1.1, 0.0])[:, None]  # the rim turns to the mouth when it is there
+        tilt = ease(to_mouth[:, 0], [0.15, 0.32], [1.1, 0.0])[:, None]  # the rim tilts towards the mouth once there
         axis = np.cos(tilt) * [0.0, 1.0, 0.0] - np.sin(tilt) * forward
         return (_stick("cup", hand + 0.03 * forward - 0.04 * axis, axis, 0.12, 0.048),)
     if kind == "bowl":
@@ -64,7 +64,7 @@ def props(
 
 
 def _ball(hand: Array, held: tuple[float, float], u: Array, times_s: Array) -> Array:
-    """(T, 3) where the ball is: lying before it is held, moving freely afterwards."""
+    """(T, 3) position of the ball: at rest before it is held, moving freely afterwards."""
     centre = hand.copy()
     before, after = u < held[0], u > held[1]
     if before.any() and not before.all():

@@ -1,4 +1,4 @@
-"""A performance painted in two bands: limbs as capsules, far ones first, then light, lens, vignette and noise."""
+"""Render a performance in two bands: limbs as capsules, far ones first, then light, lens, vignette and noise."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from kd_edge.packages import import_extra
 from kd_edge.types import Float32
 
 VERSION = 2
-"""Of the pictures; part of the cache's key."""
+"""Version of the pictures; part of the cache key."""
 
-_SLACK = 48  # how far the noise pattern is moved from frame to frame, pixels
-_CORNERS = 6  # of a capsule's round end
+_SLACK = 48  # largest shift of the noise pattern between frames, pixels
+_CORNERS = 6  # corners of a capsule's round end
 
 
 class _Part(NamedTuple):
@@ -48,14 +48,14 @@ class Film:
 
     Args:
         performance: The motion.
-        body: Who.
+        body: Body of the performer.
         look: Clothes, room, light and noise.
         camera: The view.
         height: Image height, pixels.
         width: Image width, pixels.
-        fps: Frame rate, 1/s: of the light's change.
-        seed: Of the noise.
-        first: Number of the first frame, so that light and noise go on from one recording to the next.
+        fps: Frame rate, 1/s, for the change of the light.
+        seed: Seed of the noise.
+        first: Number of the first frame, so that light and noise continue from one recording to the next.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Film:
         return len(self._moves)
 
     def rgb(self, k: int) -> npt.NDArray[np.uint8]:
-        """Frame k in visible light: (H, W, 3) uint8, R, G, B."""
+        """Return frame k in visible light: (H, W, 3) uint8, R, G, B."""
         canvas = self._room.rgb.copy()
         self._paint(canvas, k, self._colours)
         lit = canvas.astype(np.float32)
@@ -99,7 +99,7 @@ class Film:
         return self._bytes(lit)
 
     def nir(self, k: int) -> npt.NDArray[np.uint8]:
-        """Frame k in the near infrared: (H, W) uint8."""
+        """Return frame k in the near infrared: (H, W) uint8."""
         canvas = self._room.nir.copy()
         self._paint(canvas, k, self._values[k])
         if self._blur > 0:
@@ -115,7 +115,7 @@ class Film:
         return converted
 
     def _capsules(self, performance: Performance, body: Body, camera: Camera) -> None:
-        """Outlines, depth order and shades of all parts in all frames."""
+        """Compute outlines, depth order and shades of all parts in all frames."""
         ends, radii, names = _parts(performance, body, self._look)
         placed = camera.place(ends)  # (T, P, 2, 3)
         uv, scale = camera.project(placed, *self._size)
@@ -202,8 +202,8 @@ def _outline(uv: Array, radii: Array) -> npt.NDArray[np.int32]:
 def _corners(joints: Array, camera: Camera, size: tuple[int, int], body: Body) -> tuple[Any, Any, Any]:
     """The trunk in all frames: outer and inner outline, and (T, 10, 4, 2) bands across it, in sub-pixels."""
     cv2 = import_extra("cv2", "cpu")
-    four = camera.place(joints[:, [f.L_SHOULDER, f.R_SHOULDER, f.R_HIP, f.L_HIP]])
-    uv, scale = camera.project(four, *size)
+    corners = camera.place(joints[:, [f.L_SHOULDER, f.R_SHOULDER, f.R_HIP, f.L_HIP]])
+    uv, scale = camera.project(corners, *size)
     radius = np.array([0.038, 0.038, 0.055, 0.055]) * body.stature * body.girth * scale
     turn = np.linspace(0, 2 * np.pi, 10, endpoint=False)
     circle = np.stack([np.cos(turn), np.sin(turn)], axis=-1)
@@ -223,7 +223,7 @@ def _corners(joints: Array, camera: Camera, size: tuple[int, int], body: Body) -
 
 
 def _light(look: Look, times_s: Array) -> Float32:
-    """(T, 1, 1, 3) gain of the visible light: slow change, and a faster one."""
+    """(T, 1, 1, 3) gain of the visible light, with a slow and a faster change."""
     p = look.phases
     change = np.sin(2.1 * times_s + p[0]) + 0.5 * np.sin(5.3 * times_s + p[1])
     gain = look.brightness * (1 + look.flicker * change / 1.5)
@@ -241,6 +241,6 @@ def _vignette(height: int, width: int) -> Float32:
 
 @functools.lru_cache(maxsize=2)
 def _noise(height: int, width: int) -> Float32:
-    """One pattern of unit noise (height, width, 3), moved at random from frame to frame: drawing it anew costs more."""
+    """One pattern of unit noise (height, width, 3), shifted at random per frame, which is faster than drawing it."""
     rng = np.random.Generator(np.random.PCG64(20))
     return rng.standard_normal((height, width, 3), dtype=np.float32)

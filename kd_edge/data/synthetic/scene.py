@@ -1,9 +1,10 @@
-"""What a generated recording looks like: camera, room, clothes, light; and the empty room's pictures in both bands.
+"""Appearance of a generated recording: camera, room, clothes, light, and the empty room's pictures in both bands.
 
-Visible light is the richer band, as in the recordings this set stands for. There every kind of object has its colour,
-sleeves, trunk, skin and trousers differ, and the light is moderate. In the near infrared none of that is left: dyes,
-plastics and enamel reflect much alike there, so objects, limbs and trunk blend; the picture comes through a simpler
-lens, with few photons, from an illuminator whose light falls off towards the corners and with the squared distance.
+Visible light is the richer band, as in the recordings that this data set models. Every kind of object has its own
+colour, sleeves, trunk, skin and trousers differ, and the light is moderate. In the near infrared these differences
+vanish: dyes, plastics and enamel have similar reflectances, so that objects, limbs and trunk blend; the picture is
+taken through a simpler lens, with few photons, from an illuminator whose light falls off towards the corners and with
+the squared distance.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from kd_edge.packages import import_extra
 from kd_edge.types import Float32
 
 VIEWS = {"front": 0.0, "left45": -45.0, "right45": 45.0}
-"""Named views: degrees the figure is turned against the camera."""
+"""Named views: rotation of the figure relative to the camera, in degrees."""
 
 MATERIALS = (
     "skin", "hair", "shirt", "arm", "sleeve", "trousers", "shin", "shoe", "cup", "bowl", "spoon", "toothbrush",
@@ -35,7 +36,7 @@ OBJECT_COLOURS = {
     "hairbrush": (0.90, 0.10, 0.60),  # pink plastic
     "ball": (0.95, 0.75, 0.05),  # yellow rubber
 }
-"""Usual colour of each kind of object; a single one differs from it, see ``_materials``."""
+"""Usual colour of each kind of object; single objects vary around it, see ``_materials``."""
 
 SHIFT = 4
 """Sub-pixel bits of the drawing."""
@@ -46,11 +47,11 @@ class Camera:
     """A pinhole camera that looks horizontally at the figure.
 
     Attributes:
-        distance: Metres to the figure.
-        yaw: Radians the figure is turned.
-        height: Metres above the floor.
-        aside: Metres the figure stands to the right of the optical axis.
-        focal: Focal length over the image width.
+        distance: Distance to the figure, metres.
+        yaw: Rotation of the figure, radians.
+        height: Height above the floor, metres.
+        aside: Offset of the figure to the right of the optical axis, metres.
+        focal: Focal length divided by the image width.
     """
 
     distance: float
@@ -61,21 +62,21 @@ class Camera:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, view: str) -> Camera:
-        """A random camera of a named view."""
+        """Draw a random camera of a named view."""
         distance = float(np.exp(rng.uniform(np.log(1.8), np.log(2.8))))
         yaw = np.radians(VIEWS[view] + rng.uniform(-12, 12))
         aside = rng.uniform(-0.16, 0.16) * distance
         return cls(distance, float(yaw), rng.uniform(0.85, 1.15), aside, rng.uniform(0.72, 0.8))
 
     def place(self, points: Array) -> Array:
-        """Body frame to camera frame: (..., 3) x right, y down, z away, metres."""
+        """Transform points from the body frame to the camera frame: (..., 3) x right, y down, z away, metres."""
         c, s = np.cos(self.yaw), np.sin(self.yaw)
         x, y, z = points[..., 0], points[..., 1], points[..., 2]
         placed = [c * x + s * z + self.aside, self.height - y, self.distance - (c * z - s * x)]
         return np.stack(placed, axis=-1)
 
     def project(self, placed: Array, height: int, width: int) -> tuple[Array, Array]:
-        """Pixel coordinates (..., 2), and pixels per metre (...), of points in the camera frame."""
+        """Return pixel coordinates (..., 2) and pixels per metre (...) of points in the camera frame."""
         scale = self.focal * width / np.maximum(placed[..., 2], 0.3)
         uv = np.stack([width / 2 + placed[..., 0] * scale, height / 2 + placed[..., 1] * scale], axis=-1)
         return uv, scale
@@ -83,7 +84,7 @@ class Camera:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Everything that can be seen and is not motion.
+    """Appearance of a recording, everything visible except motion.
 
     Attributes:
         colours: (materials, 3) visible colour, 0..1.
@@ -91,7 +92,7 @@ class Look:
         stripes: Number of stripes on the shirt, 0 for none.
         long_hair: Scale of the hair.
         room: Seed of the room.
-        brightness: Of the visible light, 0..1.5; moderate, so that colours stay what they are.
+        brightness: Brightness of the visible light, 0..1.5; moderate, so that colours are preserved.
         flicker: Relative amplitude of the light's slow change.
         tint: (3,) colour of the light.
         light_side: -1 from the left of the image .. 1 from the right.
@@ -119,7 +120,7 @@ class Look:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, *, distance: float) -> Look:
-        """A random look for a camera at that distance, metres."""
+        """Draw a random appearance for a camera at this distance, metres."""
         colours, reflectances = _materials(rng)
         return cls(
             colours=colours,
@@ -146,14 +147,14 @@ def _materials(rng: np.random.Generator) -> tuple[Array, Array]:
     colours[at["trousers"]] *= 0.5  # dark, as most are
     for kind, usual in OBJECT_COLOURS.items():  # enamel, plastic and rubber are more colourful than cloth
         colours[at[kind]] = np.array(usual) * rng.uniform(0.8, 1.2) + rng.normal(0, 0.04, 3)
-    # Dyes, plastics and enamel reflect most of the near infrared: whatever its colour, a thing is as bright as skin.
+    # Dyes, plastics and enamel reflect most of the near infrared: objects of any colour are as bright as skin.
     reflectances = rng.uniform(0.44, 0.66, len(MATERIALS))
     reflectances[at["chair"]] = rng.uniform(0.2, 0.85)
     colours[at["skin"]] = np.array([0.92, 0.70, 0.56]) * rng.uniform(0.4, 1.05)
     reflectances[at["skin"]] = rng.uniform(0.5, 0.62)  # skin of any colour is bright around 850 nm
     colours[at["hair"]] = np.array([0.35, 0.25, 0.15]) * rng.uniform(0.2, 1.9)
     reflectances[at["hair"]] = rng.uniform(0.25, 0.5)
-    # Sleeves have another colour than the trunk, light on dark or dark on light, and are one cloth in the infrared.
+    # Sleeves differ in colour from the trunk, light on dark or dark on light, but not in the infrared.
     shade = colours[at["shirt"]].mean()
     colours[at["arm"]] *= (shade - 0.35 if shade > 0.5 else shade + 0.35) / colours[at["arm"]].mean()
     reflectances[at["arm"]] = reflectances[at["shirt"]]
@@ -166,14 +167,14 @@ def _materials(rng: np.random.Generator) -> tuple[Array, Array]:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """The empty room: (H, W, 3) visible colour as uint8, and (H, W) near-infrared value as uint8."""
+    """Pictures of the empty room: (H, W, 3) uint8 in visible colour, and (H, W) uint8 in the near infrared."""
 
     rgb: npt.NDArray[np.uint8]
     nir: npt.NDArray[np.uint8]
 
 
 def build_room(camera: Camera, look: Look, height: int, width: int) -> Room:
-    """Wall, floor, clutter and a chair in both bands, drawn once for a recording."""
+    """Draw wall, floor, clutter and a chair in both bands, once per recording."""
     cv2 = import_extra("cv2", "cpu")
     rng = np.random.Generator(np.random.PCG64(look.room))
     rgb = np.empty((height, width, 3), dtype=np.float32)
@@ -205,14 +206,14 @@ def build_room(camera: Camera, look: Look, height: int, width: int) -> Room:
 
 
 def _muted(colours: Array, saturation: float | Array) -> Array:
-    """Rooms are less colourful than clothes, and clothes less than painted things."""
+    """Reduce the saturation: rooms are less colourful than clothes, and clothes less than painted objects."""
     grey = colours.mean(axis=-1, keepdims=True)
     muted: Array = grey + (colours - grey) * saturation
     return muted
 
 
 def _draw_chair(room: Room, camera: Camera, look: Look) -> None:
-    """A chair behind the figure's feet."""
+    """Draw a chair behind the figure's feet."""
     cv2 = import_extra("cv2", "cpu")
     height, width = room.nir.shape
     half, front, back, top = 0.23, -SEAT_BACK + 0.24, -SEAT_BACK - 0.22, 0.9

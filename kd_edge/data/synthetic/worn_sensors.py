@@ -1,10 +1,9 @@
-"""What sensors worn by the generated figure measure: inertial physics on the figure's own joints.
+"""Signals of sensors worn by the generated figure, derived from its joints by inertial physics.
 
-A sensor sits at a point of a limb and turns with it. An accelerometer measures the specific force, which is the
-point's acceleration minus gravity: 1 g upwards at rest. A gyroscope measures the limb's angular velocity. Both are
-given on the limb's axes. The joints are sampled four times as densely as the signal and what follows from them is
-low-passed (see ``KERNEL``) before every fourth value is taken, so that nothing above half of the signal's rate folds
-back.
+A sensor is attached to a point of a limb and rotates with it. An accelerometer measures the specific force, which is
+the point's acceleration minus gravity: 1 g upwards at rest. A gyroscope measures the limb's angular velocity. Both are
+expressed on the limb's axes. The joints are sampled four times as densely as the signal, and the result is low-passed
+(see ``KERNEL``) before every fourth value is kept, so that nothing above half of the signal's rate is aliased.
 """
 
 from __future__ import annotations
@@ -31,18 +30,18 @@ _DENSE = 4  # joints per sample of the signal
 KERNEL = np.hanning(4 * _DENSE + 1)[1:-1] / np.hanning(4 * _DENSE + 1).sum()
 """Low-pass over 40 ms of dense samples: -3 dB at 18 Hz, nothing passes at 50 Hz."""
 
-_MARGIN = len(KERNEL) // 2 + 1  # dense samples beside the signal that the kernel and the derivatives need
+_MARGIN = len(KERNEL) // 2 + 1  # extra dense samples on each side for the kernel and the derivatives
 
 
 class Sensor(NamedTuple):
     """A worn sensor.
 
     Attributes:
-        kind: What it measures.
-        place: Where it is worn: the wrist of the acting hand, or the pocket on the right thigh.
+        kind: Measured quantity.
+        place: Position: the wrist of the acting hand, or the pocket on the right thigh.
         signal_format: Unit, range and rate.
         noise: Standard deviation of every value, in the unit.
-        bias: Standard deviation of the offset that an axis has throughout a clip, in the unit.
+        bias: Standard deviation of the constant offset of an axis during a clip, in the unit.
     """
 
     kind: Literal["acceleration", "rotation"]
@@ -65,18 +64,17 @@ SENSORS = {
 def measure(
     sensor: Sensor, joints: Callable[[Array], Array], seconds: float, *, left_handed: bool = False, roll: float = 0.0
 ) -> tuple[Float32, Int64]:
-    """What a sensor without faults measures.
+    """Return the ideal signal of a sensor.
 
     Args:
-        sensor: Sensor that records.
-        joints: Takes (T,) seconds and returns (T, 20, 3) metres in the body's frame, also shortly before 0 and after
-            the end.
+        sensor: The sensor.
+        joints: Maps (T,) seconds to (T, 20, 3) metres in the body's frame, also shortly before 0 and after the end.
         seconds: Length of the clip.
-        left_handed: A watch is on the left wrist.
-        roll: Radians by which it is turned about its limb.
+        left_handed: Whether a watch is on the left wrist.
+        roll: Rotation of the sensor about its limb, in radians.
 
     Returns:
-        (T, 3) float32 in the sensor's unit, beyond its range too; (T,) int64 ns, from 0 to at most ``seconds``.
+        (T, 3) float32 in the sensor's unit, not clipped to its range; (T,) int64 ns, from 0 to at most ``seconds``.
     """
     count = max(2, int(seconds * RATE_HZ + 1e-6) + 1)
     step = 1 / (RATE_HZ * _DENSE)
@@ -93,15 +91,15 @@ def measure(
 
 
 def with_faults(values: Float32, sensor: Sensor, rng: np.random.Generator) -> Float32:
-    """Offset, noise and the sensor's range upon what it should measure, (T, 3) float32."""
+    """Add offset and noise to an ideal signal (T, 3) float32 and clip it to the sensor's range."""
     bias = rng.normal(0, sensor.bias, 3)
     noisy = values + bias + rng.normal(0, sensor.noise, values.shape)
-    held: Float32 = np.clip(noisy, *sensor.signal_format.value_range).astype(np.float32)
-    return held
+    clipped: Float32 = np.clip(noisy, *sensor.signal_format.value_range).astype(np.float32)
+    return clipped
 
 
 def specific_force(point: Array, axes: Array, step: float) -> Array:
-    """Acceleration of a point minus gravity, on moving axes.
+    """Return the acceleration of a point minus gravity, on moving axes.
 
     Args:
         point: (T, 3) metres, y up.
@@ -109,7 +107,7 @@ def specific_force(point: Array, axes: Array, step: float) -> Array:
         step: Seconds between two points.
 
     Returns:
-        (T - 2, 3) m/s^2, without the first and the last moment.
+        (T - 2, 3) m/s^2, without the first and the last time step.
     """
     acceleration = (point[2:] - 2 * point[1:-1] + point[:-2]) / step**2
     force: Array = np.einsum("tad,td->ta", axes[1:-1], acceleration + _UPWARDS)
@@ -117,16 +115,16 @@ def specific_force(point: Array, axes: Array, step: float) -> Array:
 
 
 def angular_velocity(axes: Array, step: float) -> Array:
-    """Angular velocity of moving axes, on these axes.
+    """Return the angular velocity of moving axes, on these axes.
 
     Args:
-        axes: (T, 3, 3) right-handed unit vectors; row i is axis i. Less than half a turn per step.
-        step: Seconds between two of them.
+        axes: (T, 3, 3) right-handed unit vectors; row i is axis i. They rotate by less than half a turn per step.
+        step: Seconds between two steps.
 
     Returns:
-        (T - 2, 3) rad/s, the mean over the steps before and after each moment but the first and the last.
+        (T - 2, 3) rad/s, the mean over the steps before and after each time step except the first and the last.
     """
-    turn = np.einsum("tad,tbd->tab", axes[:-1], axes[1:])  # (T - 1, 3, 3) on the axes before: columns are those after
+    turn = np.einsum("tad,tbd->tab", axes[:-1], axes[1:])  # (T - 1, 3, 3): columns are the next axes, on the previous
     skew = np.stack([turn[:, 2, 1] - turn[:, 1, 2], turn[:, 0, 2] - turn[:, 2, 0], turn[:, 1, 0] - turn[:, 0, 1]], -1)
     sine = np.linalg.norm(skew, axis=-1) / 2
     angle = np.arctan2(sine, (np.trace(turn, axis1=1, axis2=2) - 1) / 2)
@@ -136,7 +134,7 @@ def angular_velocity(axes: Array, step: float) -> Array:
 
 
 def _wrist(joints: Array, left_handed: bool) -> tuple[Array, Array]:
-    """Watch: 1st axis towards the hand, 2nd square to the plane of the bent arm, which is never quite straight."""
+    """Watch: 1st axis towards the hand, 2nd normal to the plane of the arm, which is never completely straight."""
     shoulder, elbow, wrist = (
         (f.L_SHOULDER, f.L_ELBOW, f.L_WRIST) if left_handed else (f.R_SHOULDER, f.R_ELBOW, f.R_WRIST)
     )
@@ -146,7 +144,7 @@ def _wrist(joints: Array, left_handed: bool) -> tuple[Array, Array]:
 
 
 def _pocket(joints: Array) -> tuple[Array, Array]:
-    """Telephone in the right pocket: 1st axis down the thigh, 2nd to the figure's left."""
+    """Phone in the right pocket: 1st axis down the thigh, 2nd to the figure's left."""
     hip, knee = joints[:, f.R_HIP], joints[:, f.R_KNEE]
     along = knee - hip
     to_left = joints[:, f.L_HIP] - hip
@@ -155,13 +153,13 @@ def _pocket(joints: Array) -> tuple[Array, Array]:
 
 
 def _right_handed(along: Array, across: Array) -> Array:
-    """(T, 3, 3) unit vectors from two that are square to each other, and the third."""
+    """(T, 3, 3) unit vectors: two orthogonal vectors, normalised, and their cross product."""
     first, second = (v / np.linalg.norm(v, axis=-1, keepdims=True) for v in (along, across))
     return np.stack([first, second, np.cross(first, second)], axis=1)
 
 
 def _rolled(axes: Array, angle: float) -> Array:
-    """Axes turned about the first of them."""
+    """Rotate axes about the first of them."""
     c, s = np.cos(angle), np.sin(angle)
-    turned: Array = np.einsum("ab,tbd->tad", np.array([[1, 0, 0], [0, c, s], [0, -s, c]]), axes)
-    return turned
+    rotated: Array = np.einsum("ab,tbd->tad", np.array([[1, 0, 0], [0, c, s], [0, -s, c]]), axes)
+    return rotated

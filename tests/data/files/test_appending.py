@@ -90,7 +90,7 @@ def test_rights_and_the_mark_of_utf8_stay(manifest: Path) -> None:
 
 
 def test_one_writes_at_a_time(manifest: Path) -> None:
-    told = r"has been written by another program for 0 s.*remove .*\.manifest\.lock"
+    told = r"has been locked by another program for 0 s.*remove .*\.manifest\.lock"
     with written_alone(manifest), pytest.raises(DataError, match=told), written_alone(manifest, 0.01):
         pytest.fail("two at once")
     assert not manifest.with_name(LOCK).exists()

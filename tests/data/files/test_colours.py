@@ -24,7 +24,7 @@ def write(folder: Path, name: str, *, colour: bool, codec: str = "MJPG") -> None
 @pytest.mark.parametrize(
     ("name", "colour", "remark"),
     [
-        ("1_ir.avi", True, "ir is in colour (1_ir.avi) and read as grey: band = 'rgb' below [modality.ir] in"),
+        ("1_ir.avi", True, "ir is in colour (1_ir.avi) and read as grey: to keep the colour, set band"),
         ("1_ir.avi", False, ""),
         ("1_rgb.avi", False, "rgb is grey (1_rgb.avi) and read as three equal channels"),
         ("1_rgb.avi", True, ""),

@@ -43,7 +43,7 @@ def test_folders_are_classes_and_names_end_in_the_modality(folder: Folder) -> No
     with pytest.raises(DataError, match="kick/b_fast has no ir"):
         dataset.open(dataset.samples[0], "ir")
     remarks = "\n".join(dataset.remarks())
-    assert "what they are: 1, kick/notes.txt" in remarks
+    assert "unrecognised names: 1, for example kick/notes.txt" in remarks
     assert "ir exists for 1 of 2 recordings" in remarks
 
 
@@ -58,7 +58,7 @@ def test_a_pattern_tells_the_rest(folder: Folder) -> None:
         ("wave/subject2_trial10", "2", "10"),
     ]
     assert dataset.image_format("cam7").band == "lwir"
-    assert "what they are: 1, kick/other.npy" in dataset.remarks()[0]
+    assert "unrecognised names: 1, for example kick/other.npy" in dataset.remarks()[0]
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
@@ -127,7 +127,7 @@ def test_an_interval_of_a_video_is_cut_by_its_seconds(folder: Folder, write_vide
     dataset = folder.open()
     assert [s.id for s in dataset.samples] == ["long@1", "long@1.5", "long@1.9"]
     assert first_values(dataset) == list(range(30, 45))
-    with pytest.raises(DataError, match=r"long\.mkv lasts 2\.00 s, its piece goes from 1\.5 s to 9 s"):
+    with pytest.raises(DataError, match=r"long\.mkv lasts 2\.00 s, its piece extends from 1\.5 s to 9 s"):
         dataset.open(dataset.samples[1], "ir")
     assert first_values(dataset, 2) == [57, 58, 59]
     assert dataset.image_format("ir").fps == pytest.approx(30)
@@ -283,7 +283,7 @@ def test_clips_are_split_where_nobody_knows_the_subjects(folder: Folder) -> None
     train, validation, test = ids(dataset.split("default"))
     assert (len(train), validation, test) == (10, ["x/5", "y/5"], ["x/6", "x/7", "y/6", "y/7"])
     assert dataset.splits() == ("default", "clips")
-    assert any("nobody knows who performs what" in remark for remark in dataset.remarks())
+    assert any("the subjects are unknown" in remark for remark in dataset.remarks())
 
 
 def test_folders_may_name_the_sides(folder: Folder) -> None:
@@ -309,26 +309,26 @@ def test_a_validation_side_stays_one_where_no_folder_is_the_test_side(folder: Fo
         assert validation == ["val/x/0", "val/x/1", "val/y/0", "val/y/1"]
         assert test == ["train/x/3", "train/y/3"]
     remarks = "\n".join(dataset.remarks())
-    assert "no recording is of the test side: the last quarter of each class's clips of the training side" in remarks
-    assert "one subject alone" not in remarks
+    assert "no recording is on the test side: the last quarter of each class's clips of the training side" in remarks
+    assert "only one subject" not in remarks
 
 
 def test_the_test_side_that_is_made_of_the_training_side_is_told(folder: Folder) -> None:
     remarks = people(folder, "a b c d", column="a=train b=train c=train d=val").remarks()
-    assert "no recording is of the test side: subjects 'c' of the training side become it" in remarks
+    assert "no recording is on the test side: subjects 'c' of the training side are used for it" in remarks
 
 
 def test_one_subject_is_somebody(folder: Folder) -> None:
     remarks = "\n".join(people(folder, "anna").remarks())
-    assert "one subject performs everything, anna: nobody else is tested" in remarks
-    assert "nobody knows who" not in remarks
+    assert "one subject, anna, performs everything: nobody else is tested" in remarks
+    assert "unknown" not in remarks
 
 
 def test_subjects_of_the_validation_side_that_are_tested_are_told(folder: Folder) -> None:
     for name in ("a1", "b1", "a2", "b2"):
         folder.clip(f"{name}.npy")
     folder.manifest("label,subject,split,ir", "x,a,,a1.npy", "y,b,,b1.npy", "x,a,val,a2.npy", "x,b,val,b2.npy")
-    assert "subjects on the validation and on the test side: 'b'" in folder.open().remarks()
+    assert "subjects on both the validation and the test side: 'b'" in folder.open().remarks()
 
 
 def test_a_test_subject_is_found_in_any_spelling(folder: Folder) -> None:
@@ -453,9 +453,9 @@ def test_what_dataset_toml_says_of_nothing_is_remarked(folder: Folder) -> None:
     folder.clip("kick/1_ir.npy")
     folder.text("dataset.toml", "background = 'none'\nmirror = []\n[modality.ir]\nfps = 30\n[modality.irr]\nfps = 15")
     assert folder.open().remarks()[-2:] == (
-        "[modality.irr] in dataset.toml is of no recording (did you mean 'ir'?): there is ir",
-        "background = 'none' in dataset.toml makes no class: it takes what lies between pieces of one recording "
-        "(start_s and end_s, at least two rows of it), and there is nothing",
+        "[modality.irr] in dataset.toml matches no recording (did you mean 'ir'?): there is ir",
+        "background = 'none' in dataset.toml adds no class: it needs gaps between pieces of one recording "
+        "(start_s and end_s, at least two rows), and there are none",
     )
     folder.text("dataset.toml", "background = 'kick'\nmirror = []\n[modality.ir]\nfps = 30")
     assert not any("dataset.toml" in remark for remark in folder.open().remarks())
@@ -479,7 +479,7 @@ def test_clips_that_a_robot_kept_are_read_once_they_are_labelled(folder: Folder)
     assert [s.id for s in dataset.samples] == ["ir0_0", "ir0_1"]
     assert dataset.remarks()[:2] == (
         "columns that are not read: suggestion, confidence, state, reason, model, recorded",
-        "1 of 3 rows have no label yet and are for dense stages alone",
+        "1 of 3 rows have no label yet and are used only by dense stages",
     )
     assert len(dataset.open(dataset.samples[0], "ir")) == 30
 
@@ -500,27 +500,27 @@ def test_clips_that_a_robot_kept_are_read_once_they_are_labelled(folder: Folder)
             "line 2: the piece ends at 2 s, before it begins at 3",
         ),
         (("label,start_s,ir", "x,-3,1.npy"), "line 2: start_s -3 is before the recording"),
-        (("label,start_s,ir", "x,soon,1.npy"), "line 2: start_s 'soon' is no number of seconds"),
-        (("label,start_s,ir", "x,nan,1.npy"), "line 2: start_s 'nan' is no number of seconds"),
+        (("label,start_s,ir", "x,soon,1.npy"), "line 2: start_s 'soon' is not a number of seconds"),
+        (("label,start_s,ir", "x,nan,1.npy"), "line 2: start_s 'nan' is not a number of seconds"),
         (("id,label,ir", "a,x,1.npy", "a,x,1.npy"), "lines 2 and 3: two rows with id 'a'"),
         (
             ("id,label,ir", "a,x,1.npy", "b,X,1.npy"),
             "lines 2 and 3: labels 'x' and 'X' differ by capitals or blanks only",
         ),
         (("id,label,ir", "a,x,1.npy", "b,y,1.npy"), "lines 2 and 3: 'x' and 'y' overlap in 1.npy"),
-        (("label,split,ir", "x,best,1.npy"), "line 2: split 'best' is none of train, val, test"),
+        (("label,split,ir", "x,best,1.npy"), "line 2: split 'best' is not train, val or test"),
         (("label,ir",), "manifest.csv has no rows. Expected a row for each recording"),
-        (("label,ir", "x,a\\1.npy", "y,1.npy"), "line 2: no ir file a\\1.npy, but one with / in the place of \\"),
+        (("label,ir", "x,a\\1.npy", "y,1.npy"), "line 2: no ir file a\\1.npy, but one with / instead of \\"),
         (("label,start_s,end_s,ir", "x,1,1,1.npy"), "line 2: the piece begins and ends at 1 s"),
-        (("label,start_s,end_s,ir", "x,1,soon,1.npy"), "csv: line 2: end_s 'soon' is no number of seconds. "),
-        (("label,start_s,end_s,ir", "x,soon,0,1.npy"), "csv: line 2: start_s 'soon' is no number of seconds. "),
+        (("label,start_s,end_s,ir", "x,1,soon,1.npy"), "csv: line 2: end_s 'soon' is not a number of seconds. "),
+        (("label,start_s,end_s,ir", "x,soon,0,1.npy"), "csv: line 2: start_s 'soon' is not a number of seconds. "),
         (("label,start,end,ir", "x,0,1,1.npy", "x,1,2,1.npy"), "column 'start' is not read (did you mean 'start_s'?)"),
         (("id,label,ir", "a,x,1.npy", "b,x,1.npy"), "lines 2 and 3: the same piece of 1.npy twice. "),
         (("id,label,start_s,end_s,ir", "a,x,1,2,1.npy", "b,x,1,3,1.npy", "c,x,1,2,1.npy"), "lines 2 and 4: the same"),
         (("id,label,view,ir", "a,x,1,1.npy", "b,x,2,1.npy"), "lines 2 and 3: the same piece of 1.npy twice. "),
         (("label,ir", "x,1.npy,3"), "line 2 has 3 cells for 2 columns"),
-        (("label,ir,ir", "x,1.npy,1.npy"), "two columns called 'ir'"),
-        (("label,ir", "x\u202e,1.npy"), "line 2: label 'x\\u202e' is no name of a class"),
+        (("label,ir,ir", "x,1.npy,1.npy"), "two columns are named 'ir'"),
+        (("label,ir", "x\u202e,1.npy"), "line 2: label 'x\\u202e' is not a valid class name"),
         (("label,ir", *(f"x,{k}.npy" for k in range(5, 10))), "; and 2 more"),
         (("label,ir", "x,1.npy"), "one class, 'x'. Expected at least two classes"),
         (("label,ir", ",1.npy"), "has no labelled recording"),
@@ -539,7 +539,7 @@ def test_faults_of_a_manifest(folder: Folder, lines: tuple[str, ...], message: s
 def test_an_absolute_path_inside_the_folder_is_not_called_outside(folder: Folder) -> None:
     path = folder.clip("1.npy")
     folder.manifest("label,ir", f"x,{path}")
-    with pytest.raises(DataError, match=r"line 2: ir '.*1\.npy' is absolute, not named from the folder"):
+    with pytest.raises(DataError, match=r"line 2: ir '.*1\.npy' is absolute, not relative to the folder"):
         folder.open()
 
 
@@ -585,8 +585,8 @@ def test_columns_that_were_meant_to_cut_are_remarked(folder: Folder) -> None:
     folder.manifest("label,Start,end_time,ir", "x,0,0.1,1.npy", "y,0,0.1,2.npy")
     assert folder.open().remarks()[:3] == (
         "columns that are not read: Start, end_time",
-        "column 'Start' cuts no recording (did you mean 'start_s'?)",
-        "column 'end_time' cuts no recording (did you mean 'end_s'?)",
+        "column 'Start' does not cut recordings (did you mean 'start_s'?)",
+        "column 'end_time' does not cut recordings (did you mean 'end_s'?)",
     )
 
 
@@ -594,8 +594,8 @@ def test_columns_that_were_meant_to_cut_are_remarked(folder: Folder) -> None:
     ("text", "message"),
     [
         ("{", "line 1"),
-        ("[1]", "line 1 is no object of plain values"),
-        ('{"label": {"a": 1}}', "line 1 is no object of plain values"),
+        ("[1]", "line 1 is not an object of plain values"),
+        ('{"label": {"a": 1}}', "line 1 is not an object of plain values"),
     ],
 )
 def test_faults_of_json(folder: Folder, text: str, message: str) -> None:
@@ -605,7 +605,7 @@ def test_faults_of_json(folder: Folder, text: str, message: str) -> None:
 
 
 def test_faults_of_folders(folder: Folder) -> None:
-    with pytest.raises(DataError, match=r"mine holds no recording\. Expected CLASS/NAME_MODALITY"):
+    with pytest.raises(DataError, match=r"mine contains no recording\. Expected CLASS/NAME_MODALITY"):
         folder.open()
     with pytest.raises(DataError, match="no folder"):
         Files(folder.root / "absent")
@@ -618,7 +618,7 @@ def test_faults_of_folders(folder: Folder) -> None:
     with pytest.raises(DataError, match=r"has a folder 'a\\x1b\[2J'"):
         folder.open()
     (folder.root / "a\x1b[2J").rename(folder.root / ".hidden")
-    assert folder.open().remarks()[0] == "recordings without a class, for dense stages alone: 1, 1 for one"
+    assert folder.open().remarks()[0] == "recordings without a class, used only by dense stages: 1, for example 1"
     folder.text("wave/1_ir.mkv", "another")
     with pytest.raises(DataError, match="are both the ir of '1'"):
         folder.open()
@@ -636,8 +636,8 @@ def test_faults_of_folders(folder: Folder) -> None:
         ("labels = ['kick', 'wavy']", "has the class 'wave' (did you mean 'wavy'?)"),
         ("mirror = [['kick', 'jump']]", "mirror in dataset.toml names 'jump'"),
         ("mirror = [['kick', 'wave'], ['wave', 'kick']]", "a class is in two pairs"),
-        ("pattern = 'x{who}'", "pattern 'x{who}'. Expected names of {subject}"),
-        ("pattern = 'z{subject}'", "fits the pattern"),
+        ("pattern = 'x{who}'", "pattern 'x{who}'. Expected fields out of {subject}"),
+        ("pattern = 'z{subject}'", "matches the pattern"),
         ("[modality.'a/b']", "1 fault"),
         ("[modality.ir]\nrotation = 45", "rotation"),
         ("[modality.ir]\nrange = [0, nan]", "modality.ir.range.1: must be a finite number, got nan"),
@@ -706,7 +706,7 @@ def test_faults_of_single_files_leave_the_others_usable(folder: Folder) -> None:
             faults[sample.id] = error.found.removeprefix(f"{folder.root}/{sample.id}_ir.npy ")
     assert faults.keys() == {"kick/3", "kick/4", "kick/5", "kick/6", "wave/0", "wave/1"}
     assert faults["kick/5"] == "is uint8, ir is uint16"
-    assert faults["kick/3"].startswith("is damaged: it holds int64 (2, 3), not uint8 or uint16")
+    assert faults["kick/3"].startswith("is damaged: it contains int64 (2, 3), not uint8 or uint16")
     assert "pixels, not 1 to" in faults["kick/4"]
     assert faults["kick/6"].startswith("no file")
 
@@ -725,7 +725,7 @@ def test_links_lead_out_of_the_folder_only_where_that_is_wanted(folder: Folder, 
         (folder.root / "wave/1_ir.npy").symlink_to(outside / "1_ir.npy")
     if way == "manifest":
         folder.manifest("label,ir", "kick,kick/1_ir.npy", "wave,wave/1_ir.npy")
-    with pytest.raises(DataError, match=r"link.*links = true in dataset\.toml allows it"):
+    with pytest.raises(DataError, match=r"link.*links = true in dataset\.toml"):
         folder.open()
     folder.text("dataset.toml", "links = true")
     assert first_values(folder.open(), 1)[0] == 7
@@ -755,7 +755,7 @@ def picture(folder: Folder, *names: str) -> None:
 
 def test_a_class_of_single_images_is_no_class_of_clips(folder: Folder) -> None:
     picture(folder, *(f"{label}/{k}.png" for label in ("sit down", "wave") for k in range(3)))
-    with pytest.raises(DataError, match=r"has images in sit down, and no folder .* sit down/CLIP/0001\.png: an action"):
+    with pytest.raises(DataError, match=r"images in sit down without a class folder .*/CLIP/0001\.png: an action"):
         folder.open()
 
 
@@ -765,7 +765,7 @@ def test_pictures_beside_recordings_are_told_and_not_read(folder: Folder) -> Non
     folder.clip("wave/2_ir.npy")
     dataset = folder.open()
     assert [s.id for s in dataset.samples] == ["sit/1", "sit/2", "wave/1", "wave/2"]
-    assert "files whose names do not tell what they are: 2, sit/plot.png for one" in dataset.remarks()
+    assert "files with unrecognised names: 2, for example sit/plot.png" in dataset.remarks()
 
 
 def sensor(folder: Folder, *lines: str, toml: str = "") -> tuple[list[list[float]], list[int]]:
@@ -800,9 +800,9 @@ def test_axes_and_time_of_a_sensor(folder: Folder, lines: tuple[str, ...], toml:
         (("time,ax,ay,az,gx,gy,gz", "0,1,2,3,4,5,6"), "", "time, ax, ay, az, gx, gy, gz. Expected the axes x"),
         (("ax,ay,az,gx", "1,2,3,4"), "", "has the columns ax, ay, az, gx"),
         (("time,x,y", "0,1,2"), "", "has the columns time, x, y"),
-        (("x,time,y,z", "1,0,2,3"), "", "one behind the other, and the time"),
+        (("x,time,y,z", "1,0,2,3"), "", "next to each other, and the time"),
         (("time,x,y,z", "0,1,2,3"), "columns = ['gx', 'gy', 'gz']", "Expected the axes gx, gy, gz"),
-        (("1,2,3", "4,5,6"), "columns = ['gx', 'gy', 'gz']", "has the columns of no names"),
+        (("1,2,3", "4,5,6"), "columns = ['gx', 'gy', 'gz']", "has columns without names"),
     ],
 )  # fmt: skip
 def test_which_axes_are_meant_is_not_guessed(folder: Folder, lines: tuple[str, ...], toml: str, message: str) -> None:

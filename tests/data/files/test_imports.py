@@ -153,7 +153,7 @@ def test_activitynet(folder: Folder) -> None:
         ("Sit down", "videos/v_abc.mp4", "train", 50.0, 60.0),
         ("Wave", "videos/more/d-e.mkv", "val", 0.0, 9.0),
     ]
-    assert found.remarks == ("videos without annotations, left out: 1", "rows that are there twice: 1")
+    assert found.remarks == ("videos without annotations, left out: 1", "duplicate rows: 1")
     folder.text("bare.json", json.dumps(ACTIVITYNET["database"]))
     assert told(imported(folder, "bare.json")) == told(found)
 
@@ -164,7 +164,7 @@ def test_lengths_of_videos_may_be_texts_of_numbers(folder: Folder) -> None:
     folder.text("anet.json", json.dumps({"a": video}))
     assert told(imported(folder, "anet.json")) == [("x", "a.mp4", "", 50.0, 60.5)]
     folder.text("anet.json", json.dumps({"a": {**video, "duration": "long"}}))
-    with pytest.raises(DataError, match="video a: duration 'long' is no number of seconds"):
+    with pytest.raises(DataError, match="video a: duration 'long' is not a number of seconds"):
         imported(folder, "anet.json")
 
 
@@ -204,7 +204,7 @@ def test_only_line_ends_end_the_lines_of_a_list(folder: Folder) -> None:
 def test_backslashes_are_told(folder: Folder) -> None:
     videos(folder, "v/a.mp4")
     folder.text("list.txt", "v\\a.mp4 1\n")
-    with pytest.raises(DataError, match=r"line 1: no rgb file v\\a\.mp4, but one with / in the place of"):
+    with pytest.raises(DataError, match=r"line 1: no rgb file v\\a\.mp4, but one with / instead of"):
         imported(folder, "list.txt")
 
 
@@ -225,7 +225,7 @@ def test_videos_that_are_gone_may_be_left_out(folder: Folder) -> None:
         imported(folder, "anet.json")
     found = imported(folder, "anet.json", skip_missing=True)
     assert [row.label for row in found.rows] == ["Wave", "Sit down"]
-    assert "recordings that are not there, left out: 1 of 3" in found.remarks
+    assert "missing recordings, left out: 1 of 3" in found.remarks
     with pytest.raises(DataError, match="no recording of"):
         imported(folder, "anet.json", root=folder.text("empty/x.txt", "").parent, skip_missing=True)
 
@@ -336,8 +336,8 @@ def test_lerobot_two(folder: Folder) -> None:
     assert [row.id for row in found.rows] == ["episode_000000", "episode_000002"]
     assert found.remarks == (
         "episodes of several tasks, left out: 1",
-        "features that are no videos, left out: observation.state",
-        "wrist_depth is depth: say so in dataset.toml, [modality.wrist_depth] band",
+        "features other than videos, left out: observation.state",
+        "wrist_depth is depth: set band below [modality.wrist_depth] in dataset.toml",
     )
     with pytest.raises(DataError, match=r"is described by meta/info\.json"):
         folder.open()
@@ -394,37 +394,37 @@ def test_episodes_of_lerobot_three_share_videos(folder: Folder, write_video: Cal
         ("list.txt", "", "it is empty"),
         ("list.txt", "1.mp4 0\n2.mp4 1\n", "line 2: no rgb file 2.mp4"),
         ("list.txt", "../1.mp4 0\n1.mp4 1\n", "line 1: rgb '../1.mp4' lies outside the folder"),
-        ("list.txt", "1.mp4 0 3 5\n1.mp4 1\n", "line 1: '0 3 5' behind the path, where one label"),
+        ("list.txt", "1.mp4 0 3 5\n1.mp4 1\n", "line 1: '0 3 5' after the path, where one label"),
         ("list.txt", "1.mp4 0\n1.mp4 1\n", "two rows with id '1'"),
-        ("list.txt", "x 3 0\nx 3 1 2\n", "line 2: '3 1 2' behind the path, where one label"),
-        ("list.txt", "x 3 0\nx many 0\nx 3 1\n", "line 2: 'many 0' behind"),
+        ("list.txt", "x 3 0\nx 3 1 2\n", "line 2: '3 1 2' after the path, where one label"),
+        ("list.txt", "x 3 0\nx many 0\nx 3 1\n", "line 2: 'many 0' after"),
         ("list.txt", "x 5 0\nx 2 1\n", "line 1: frames 0 to 4 of x, which has 3 images"),
         ("list.txt", "x -1 2 0\nx 0 2 1\n", "line 1: frames -1 to 0 of x"),
-        ("list.txt", "1.mp4 wave\x1b[2J\n", "is no name of a class"),
-        ("a.json", "[]", "it is no JSON object"),
+        ("list.txt", "1.mp4 wave\x1b[2J\n", "is not a valid class name"),
+        ("a.json", "[]", "it is not a JSON object"),
         ("a.json", "{", "Expecting property name"),
-        ("a.json", '{"database": []}', "'database' is no table of videos"),
+        ("a.json", '{"database": []}', "'database' is not an object of videos"),
         ("a.json", '{"database": {"1": {"annotations": []}}}', "no video in it has annotations"),
-        ("a.json", '{"1": {"annotations": 3}}', "video 1: 'annotations' is no list"),
+        ("a.json", '{"1": {"annotations": 3}}', "video 1: 'annotations' is not a list"),
         ("a.json", '{"1": {"annotations": [{"label": "x"}]}}', "video 1: an annotation without label and segment"),
         ("a.json", '{"1": {"annotations": [{"label": "x", "segment": [3, 2]}]}}', "the piece ends at 2 s, before"),
-        ("a.json", '{"1": {"annotations": [{"label": "x", "segment": [0, NaN]}]}}', "is no number of seconds"),
+        ("a.json", '{"1": {"annotations": [{"label": "x", "segment": [0, NaN]}]}}', "is not a number of seconds"),
         ("a.json", "[" * 100_000, "a.json cannot be read"),
-        ("metadata.csv", "file_name,mood\n1.mp4,good\n", "has the columns file_name, mood. Expected one of classes"),
-        ("metadata.jsonl", '{"label": "x"}', "has the columns label. Expected one of files, for example file_name"),
+        ("metadata.csv", "file_name,mood\n1.mp4,good\n", "columns file_name, mood. Expected a column of classes"),
+        ("metadata.jsonl", '{"label": "x"}', "columns label. Expected a column of files, for example file_name"),
         ("metadata.jsonl", '{"file_name": "1.mp4"\n', "line 1:"),
-        ("metadata.jsonl", "[]\n", "line 1: it is no JSON object"),
+        ("metadata.jsonl", "[]\n", "line 1: it is not a JSON object"),
         ("metadata.parquet", "no parquet", "metadata.parquet cannot be read"),
-        ("manifest.csv", "label,rgb\n", "is a manifest already"),
-        ("list.png", "x", "is no list of a known kind"),
+        ("manifest.csv", "label,rgb\n", "is already a manifest"),
+        ("list.png", "x", "is not a list of a known kind"),
         ("absent/", "", "no file or folder"),
-        ("x/", "", "holds no list of a known kind"),
+        ("x/", "", "contains no list of a known kind"),
         ("meta/info.json", "{}", "is of format ''. Expected v2.0, v2.1 or v3.0"),
         ("meta/info.json", '{"codebase_version": "v1.6"}', "is of format 'v1.6'"),
-        ("meta/info.json", '{"codebase_version": "v2.1"}', "'features' is no table"),
-        ("meta/info.json", '{"codebase_version": "v2.1", "features": {}}', "no feature of it is a video"),
+        ("meta/info.json", '{"codebase_version": "v2.1"}', "'features' is not an object"),
+        ("meta/info.json", '{"codebase_version": "v2.1", "features": {}}', "it has no video feature"),
         ("meta/info.json", info("v2.1"), "episodes.jsonl cannot be read"),
-        ("meta/info.json", info("v3.0"), "there is no meta/episodes/*/*.parquet beside it"),
+        ("meta/info.json", info("v3.0"), "there is no meta/episodes/*/*.parquet next to it"),
     ],
 )  # fmt: skip
 def test_faults_of_lists(folder: Folder, name: str, text: str, message: str) -> None:
@@ -460,10 +460,10 @@ def test_a_template_is_filled_and_never_run(folder: Folder, path: str, message: 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"episode_index": [0.5]}, "episode_index is 0.5, no whole number"),
-        ({"tasks": ["pick"]}, "'tasks' is no list of names"),
-        ({"videos/observation.images.top/file_index": [-1]}, "file_index is -1, no whole number"),
-        ({"videos/observation.images.top/to_timestamp": ["soon"]}, "to_timestamp is no number of seconds"),
+        ({"episode_index": [0.5]}, "episode_index is 0.5, not a whole number"),
+        ({"tasks": ["pick"]}, "'tasks' is not a list of names"),
+        ({"videos/observation.images.top/file_index": [-1]}, "file_index is -1, not a whole number"),
+        ({"videos/observation.images.top/to_timestamp": ["soon"]}, "to_timestamp is not a number of seconds"),
         ({"videos/observation.images.top/to_timestamp": None}, "it has no column 'videos/observation.images.top/to_"),
     ],
 )
@@ -484,7 +484,7 @@ def test_faults_of_episodes(folder: Folder, changes: dict[str, Any], message: st
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("", "it is empty"), ("a\nb\na\n", "is there twice"), ("0 a\n1 b\n", "line 3: no name for label 2")],
+    [("", "it is empty"), ("a\nb\na\n", "name or number twice"), ("0 a\n1 b\n", "line 3: no name for label 2")],
 )
 def test_faults_of_names(folder: Folder, text: str, message: str) -> None:
     videos(folder, "1.mp4", "2.mp4", "3.mp4")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kd_edge.data.readers.files.names import strays, told_by_names
+from kd_edge.data.readers.files.names import fields_from_names, strays
 from kd_edge.errors import DataError
 from tests.data.files.conftest import Folder
 
@@ -24,13 +24,18 @@ KICK_WAVE = ["kick"] * 4 + ["wave"] * 4
     ],
 )
 def test_letters_and_words_before_numbers(name: str, told: dict[str, str]) -> None:
-    assert told_by_names(["kick", "wave"], [name, name], "mine") == [told, told]
+    assert fields_from_names(["kick", "wave"], [name, name], "mine") == [told, told]
 
 
 @pytest.mark.parametrize("form", ["{}_{:02d}", "{}/{:02d}", "take {1}, {0}"])
 def test_words_that_come_back_in_other_classes_are_people(form: str) -> None:
     names = [form.format(who, k) for who in ("anna", "ben") for k in (1, 2)] * 2
-    assert [its.get("subject") for its in told_by_names(KICK_WAVE, names, "mine")] == ["anna", "anna", "ben", "ben"] * 2
+    assert [its.get("subject") for its in fields_from_names(KICK_WAVE, names, "mine")] == [
+        "anna",
+        "anna",
+        "ben",
+        "ben",
+    ] * 2
 
 
 @pytest.mark.parametrize(
@@ -42,15 +47,15 @@ def test_words_that_come_back_in_other_classes_are_people(form: str) -> None:
     ],
 )
 def test_other_words_are_nobody(names: list[str]) -> None:
-    assert told_by_names(KICK_WAVE, names, "mine") == [{}] * 8
+    assert fields_from_names(KICK_WAVE, names, "mine") == [{}] * 8
 
 
 def test_a_stray_name_takes_nobody_from_the_others() -> None:
     numbered = [f"subject{k}_{t}" for k in range(5) for t in (1, 2)]
-    told = told_by_names(["kick"] * 11, [*numbered, "final take"], "mine")
+    told = fields_from_names(["kick"] * 11, [*numbered, "final take"], "mine")
     assert told == [{"subject": str(k)} for k in range(5) for _ in (1, 2)] + [{}]
     words = ["anna_1", "ben_1", "anna_2", "ben_2", "anna_3"]
-    told = told_by_names(["kick"] * 5 + ["wave"] * 6, [*words, *words, "the_final_take"], "mine")
+    told = fields_from_names(["kick"] * 5 + ["wave"] * 6, [*words, *words, "the_final_take"], "mine")
     assert [its.get("subject", "") for its in told] == ["anna", "ben", "anna", "ben", "anna"] * 2 + [""]
 
 
@@ -76,11 +81,11 @@ def test_people_of_the_folder_with_a_stray_name(folder: Folder) -> None:
     }  # fmt: skip
     assert [s.id for s in dataset.split("default").test] == ["kick/subject3_1", "wave/subject3_1", "wave/subject3_2"]
     remarks = "\n".join(dataset.remarks())
-    assert "differ by capitals or zeros before a number only are one person: '1 is 01'" in remarks
-    assert "nobody knows who performs: 1, wave/final take for one" in remarks
+    assert "differ only by capitals or leading zeros are one person: '1 is 01'" in remarks
+    assert "recordings of an unknown subject: 1, for example wave/final take" in remarks
     folder.clip("wave/other take_ir.npy")
     remarks = "\n".join(folder.open().remarks())
-    assert "most names tell who performs, but 2 of 11 do not: 'final take', 'other take'; rename them" in remarks
+    assert "most names contain a subject, but 2 of 11 do not: 'final take', 'other take'; rename them" in remarks
 
 
 def test_capitals_make_no_other_person(folder: Folder) -> None:
@@ -102,7 +107,7 @@ def test_spellings_in_a_manifest_are_remarked(folder: Folder) -> None:
 
 
 def test_what_only_some_names_tell_is_not_taken() -> None:
-    assert told_by_names(["kick", "wave"], ["s1_t1", "s2"], "mine") == [{"subject": "1"}, {"subject": "2"}]
+    assert fields_from_names(["kick", "wave"], ["s1_t1", "s2"], "mine") == [{"subject": "1"}, {"subject": "2"}]
 
 
 @pytest.mark.parametrize(
@@ -117,13 +122,13 @@ def test_what_only_some_names_tell_is_not_taken() -> None:
     ],
 )
 def test_files_without_folders_of_classes(names: list[str], labels: list[str | None]) -> None:
-    assert [its.get("label") for its in told_by_names([""] * 4, names, "mine")] == labels
+    assert [its.get("label") for its in fields_from_names([""] * 4, names, "mine")] == labels
 
 
 def test_two_words_that_could_be_the_class_are_asked_for() -> None:
     names = [f"{label}_{who}_{k}" for label in ("wave", "kick") for who in ("anna", "ben") for k in range(2)]
-    with pytest.raises(DataError, match="two words that change: 'wave' and 'anna' in 'wave_anna_0'") as fault:
-        told_by_names([""] * 8, names, "mine")
+    with pytest.raises(DataError, match="two words that vary: 'wave' and 'anna' in 'wave_anna_0'") as fault:
+        fields_from_names([""] * 8, names, "mine")
     assert "--pattern '{label}_{subject}_{trial}'" in str(fault.value)
 
 

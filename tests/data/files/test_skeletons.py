@@ -120,16 +120,16 @@ def test_a_column_of_drawings_is_left_alone(folder: Folder) -> None:
     ("name", "text", "message"),
     [
         ("s.csv", "1,2,3,4\n1,2,3,4", "4 columns, where each joint has three"),
-        ("s.csv", "", "it has no line of numbers"),
-        ("s.csv", "1,2,3\n1,2", "is no skeleton"),
+        ("s.csv", "", "it contains no line of numbers"),
+        ("s.csv", "1,2,3\n1,2", "is not a skeleton"),
         ("s.csv", "1,2,3\n1,x,3", "could not convert string to float: 'x'"),
-        ("s.json", "[[[1, 2, 3], [1, 2]]]", "is no skeleton"),
-        ("s.json", "[", "is no skeleton"),
-        ("s.json", "{}", "is no skeleton"),
-        ("s.json", '{"joints": [[[1, 2, 3]], [[1, 2, 3]]], "stamp_ns": [5, 5]}', "which have to increase"),
-        ("s.json", "[[1, 2, 3]]", "it holds (1, 3) numbers"),
+        ("s.json", "[[[1, 2, 3], [1, 2]]]", "is not a skeleton"),
+        ("s.json", "[", "is not a skeleton"),
+        ("s.json", "{}", "is not a skeleton"),
+        ("s.json", '{"joints": [[[1, 2, 3]], [[1, 2, 3]]], "stamp_ns": [5, 5]}', "not one increasing stamp per frame"),
+        ("s.json", "[[1, 2, 3]]", "it contains (1, 3) numbers"),
         ("s.json", '[[["a", 2, 3]]]', "could not convert string to float"),
-        ("s.json", "[[[1, 2, 3, 4, 5]]]", "it holds float32 (1, 1, 5), not (T, J, 3) numbers"),
+        ("s.json", "[[[1, 2, 3, 4, 5]]]", "it contains float32 (1, 1, 5), not (T, J, 3) numbers"),
     ],
 )
 def test_faults_of_skeletons(folder: Folder, name: str, text: str, message: str) -> None:
@@ -151,7 +151,7 @@ def test_an_array_of_another_shape_is_no_skeleton(folder: Folder) -> None:
     folder.clip("2.npy")
     folder.manifest("id,label,ir,skeleton", "a,wave,,s.npy", "b,sit,2.npy,")
     dataset = folder.open()
-    with pytest.raises(DataError, match=r"s\.npy is no skeleton: it holds float32 \(6, 60\)"):
+    with pytest.raises(DataError, match=r"s\.npy is not a skeleton: it contains float32 \(6, 60\)"):
         dataset.open(dataset.samples[0], "skeleton")
 
 
@@ -198,7 +198,7 @@ def test_a_joint_of_other_numbers_than_was_said(folder: Folder) -> None:
     written(folder, ".npy", joints())
     folder.text("dataset.toml", '[modality.skeleton]\njoint = "xy"')
     dataset = folder.open()
-    with pytest.raises(DataError, match=r"is no skeleton: a joint has 3 numbers, not xy as dataset\.toml says"):
+    with pytest.raises(DataError, match=r"is not a skeleton: a joint has 3 numbers, not xy as set in dataset\.toml"):
         dataset.open(dataset.samples[0], "skeleton")
 
 

@@ -42,7 +42,7 @@ def test_rows_without_a_label_are_apart_from_who_is_held_out(folder: Folder) -> 
     assert len(dataset.content_key(dataset.unlabelled[0], "ir")) == 64
     report = check(dataset)
     assert report.samples == 6
-    assert "5 of 11 rows have no label yet and are for dense stages alone" in report.remarks
+    assert "5 of 11 rows have no label yet and are used only by dense stages" in report.remarks
 
 
 def test_a_folder_of_what_nobody_has_labelled(folder: Folder) -> None:
@@ -57,7 +57,7 @@ def test_a_folder_of_what_nobody_has_labelled(folder: Folder) -> None:
     assert len(dataset.samples) == 8
     assert len(dataset.unlabelled) == 6
     assert len(dataset.unlabelled_apart_from(())) == 3
-    assert "recordings without a class, for dense stages alone: 6," in " ".join(dataset.remarks())
+    assert "recordings without a class, used only by dense stages: 6," in " ".join(dataset.remarks())
 
 
 def test_nothing_but_unlabelled_recordings(folder: Folder) -> None:

@@ -223,8 +223,8 @@ def test_gaps_and_remarks(berkeley_tree: Path) -> None:
         "65 of 7,900 clips of the complete data set",
         "subjects: 43 of 4,604 training and 22 of 3,296 test samples",
         "accelerometer_3 is missing in 2 of 33 performances: 's01_a01_r01_c1_1', 's02_a09_r01_c1_1'",
-        "accelerometers: the files do not tell the unit; by gravity's size it is m/s^2",
-        "not read, no action of A01 to A11: 'Camera/Cluster01/Cam01/S01/A12/R01'",
+        "accelerometers: the files lack the unit; by the size of gravity it is m/s^2",
+        "not read, not an action of A01 to A11: 'Camera/Cluster01/Cam01/S01/A12/R01'",
     )
     with pytest.raises(DataError, match=r"no file .*acc_h03_s01_a01_r01\.txt"):
         dataset.open(dataset.samples[0], "accelerometer_3")
@@ -232,9 +232,7 @@ def test_gaps_and_remarks(berkeley_tree: Path) -> None:
     shutil.rmtree(berkeley_tree / "Camera" / "Correspondences")
     dataset = BerkeleyMhad(berkeley_tree)
     assert dataset.modalities == ("rgb",)
-    assert (
-        dataset.remarks()[-2] == "no stamps of the pictures (Camera/Correspondences): they are taken to come at 22 Hz"
-    )
+    assert dataset.remarks()[-2] == "no stamps of the pictures (Camera/Correspondences): 22 Hz is assumed"
 
 
 def test_never_recorded_is_no_loss(berkeley_tree: Path) -> None:
@@ -260,10 +258,10 @@ def test_a_folder_of_something_else(tmp_path: Path, berkeley_tree: Path) -> None
     with pytest.raises(DataError, match=r"no folder .*nothing"):
         BerkeleyMhad(tmp_path / "nothing")
     (tmp_path / "else").mkdir()
-    with pytest.raises(DataError, match=r"no Berkeley MHAD pictures in .* \(it holds nothing\)"):
+    with pytest.raises(DataError, match=r"no Berkeley MHAD pictures in .* \(it contains nothing\)"):
         BerkeleyMhad(tmp_path / "else")
     shutil.rmtree(berkeley_tree / "Camera")
-    with pytest.raises(DataError, match=r"it holds accelerometers, but no pictures"):
+    with pytest.raises(DataError, match=r"it contains accelerometers, but no pictures"):
         BerkeleyMhad(berkeley_tree)
 
 
@@ -294,7 +292,7 @@ def _half_jpeg(path: Path) -> None:
         (_cut, "it is not a picture"),
         (_sixteen_bits, "it is not a picture of 8 bits"),
         (_other_size, "it is 20 x 24, the first one is not"),
-        (_half_jpeg, "it is cut off"),
+        (_half_jpeg, "it is truncated"),
     ],
     ids=["empty", "garbage", "cut off", "16 bit", "size", "half a JPEG"],
 )

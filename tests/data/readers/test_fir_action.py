@@ -121,7 +121,7 @@ def test_what_is_not_there_is_told(fir_tree: Path) -> None:
     (fir_tree / "20170206" / "raw" / "20170206_p9_light1.csv").write_text("")
     dataset = FirAction(fir_tree)
     assert dataset.gaps() == {f"{FIRST}_{k:02d}": "no file" for k in range(1, 6)}
-    assert dataset.remarks()[-1] == "not read, nothing is annotated in them: '20170206_p9_light1'"
+    assert dataset.remarks()[-1] == "not read, without annotations: '20170206_p9_light1'"
     gone = Sample(f"{FIRST}_01", "1", "ceiling", "p1_light1", 0)
     with pytest.raises(DataError, match=rf"no file .*{FIRST}\.csv") as caught:
         dataset.open(gone, "fir")
@@ -146,8 +146,8 @@ def test_a_recording_that_ends_before_its_annotation_does(fir_tree: Path) -> Non
         (f"{FIRST}.csv,20,24,walk", r"line 1: 4 fields\. Expected file,start,end,action,subject"),
         (f"{FIRST}.csv,20,24,jump,human1", r"line 1: action 'jump'\. Expected one of walk, walk1, walk2, sitdown"),
         (f"{FIRST}.csv,20,24,walk3,human1", r"line 1: action 'walk3' \(did you mean 'walk1'\?|'walk2'|'walk'"),
-        (f"{FIRST}.csv,24,20,walk,human1", r"line 1: frames 24 to 20\. Expected two frame numbers counted from 1"),
-        (f"{FIRST}.csv,0,20,walk,human1", r"line 1: frames 0 to 20\. Expected two frame numbers counted from 1"),
+        (f"{FIRST}.csv,24,20,walk,human1", r"line 1: frames 24 to 20\. Expected two frame numbers from 1"),
+        (f"{FIRST}.csv,0,20,walk,human1", r"line 1: frames 0 to 20\. Expected two frame numbers from 1"),
         (f"{FIRST}.csv,a,20,walk,human1", r"line 1: frames a to 20\. "),
         (f"{FIRST}.csv,1,99999999999,walk,human1", r"line 1: frames 1 to 99999999999\. "),
         (f"{FIRST}.csv,20,24,walk,nobody", r"line 1: subject 'nobody'\. Expected human and a number"),
@@ -214,7 +214,7 @@ def pixels(*first: str) -> str:
     ("number", "line", "told"),
     [
         (2, "a,b", "line 2: 'a'. Expected the names of the columns: Time (sec), PTAT, P000, P001 and so on"),
-        (2, "Time (sec),PTAT," + ",".join(["P"] * 255), "line 2: 255 pixels. Expected a square array or one of 3 to 4"),
+        (2, "Time (sec),PTAT," + ",".join(["P"] * 255), "line 2: 255 pixels. Expected a square or 3:4 array"),
         (5, f"0.3,22.0,{pixels()},1", "line 5: 259 values. Expected 258: time, PTAT and 256 pixels"),
         (5, "0.3,22.0,20.0", "line 5: 3 values. Expected 258"),
         (5, f"0.3,22.0,{pixels('20.0', 'x')}", "line 5: pixel 1 is 'x'. Expected deg C from -273.15 to 382.20"),
@@ -252,7 +252,7 @@ def test_other_arrays(tmp_path: Path, pixels: int, shape: tuple[int, int]) -> No
 
 def test_an_empty_recording_and_none_at_all(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("\n".join(csv_lines(0)) + "\n")
-    with pytest.raises(DataError, match=r"line 3: no frame\. Expected a line for each frame"):
+    with pytest.raises(DataError, match=r"line 3: no frame\. Expected one line per frame"):
         read_thermal(tmp_path / "a.csv")
     with pytest.raises(DataError, match=r"cannot read .* \(not a regular file\)"):
         read_thermal(tmp_path)

@@ -79,9 +79,9 @@ def test_who_stands_still_is_taken_before_nobody() -> None:
     bodies = np.full((2, 3, 25, 3), np.nan, np.float32)
     bodies[1] = 2
     assert (main_body(bodies, Path("a")).frames == 2).all()
-    with pytest.raises(DataError, match="a shows nobody"):
+    with pytest.raises(DataError, match="a contains no body"):
         main_body(bodies[:1], Path("a"))
-    with pytest.raises(DataError, match="a shows nobody"):
+    with pytest.raises(DataError, match="a contains no body"):
         main_body(bodies[:0], Path("a"))
 
 

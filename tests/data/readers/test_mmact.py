@@ -200,11 +200,11 @@ def test_gaps_and_remarks(mmact_tree: Path) -> None:
         "cross_scene: 59 of 25,078 training and 10 of 10,084 test samples",
         "cross_scene: no test sample of 'using_phone', 'using_pc', 'using_phone_desk', 'carrying_light'",
         "cross_session: 35 of 28,232 training and 34 of 6,930 test samples",
-        "cross_view: the signals of 34 of 34 test samples are training signals too, one file serves all cameras: "
-        "figures of sensors are none of a test",
+        "cross_view: the signals of 34 of 34 test samples are training signals too, because all cameras share "
+        "one file: figures of sensors are not test figures",
         "gyroscope is missing in 1 of 35 performances: 's01_cam1_scene1_session1_carrying'",
         "not used, sensors without a video: 1 performances",
-        "there twice, the first is read: 'zz/cam1/subject1/scene1/session1/carrying.mp4'",
+        "found twice, the first is read: 'zz/cam1/subject1/scene1/session1/carrying.mp4'",
         "not read, no action of that name: 'trimmed/subject2/cam1/scene2/session5/dancing.mp4'",
     )
     with pytest.raises(DataError, match=r"no file .*gyro_clip.subject1.scene1.session1.carrying\.csv"):
@@ -235,10 +235,10 @@ def test_damaged_signals_name_file_and_line(mmact_tree: Path, text: str, found: 
 def test_a_folder_of_something_else(tmp_path: Path, mmact_tree: Path) -> None:
     with pytest.raises(DataError, match=r"no folder .*nothing"):
         MMAct(tmp_path / "nothing")
-    with pytest.raises(DataError, match=r"no MMAct video in .* \(it holds holiday.mp4\)"):
+    with pytest.raises(DataError, match=r"no MMAct video in .* \(it contains holiday.mp4\)"):
         MMAct(touch(tmp_path / "else", "holiday.mp4"))
     shutil.rmtree(mmact_tree / "trimmed")
-    with pytest.raises(DataError, match=r"it holds sensor files, but no video"):
+    with pytest.raises(DataError, match=r"it contains sensor files, but no video"):
         MMAct(mmact_tree)
     touch(mmact_tree, "subject1/cam1/scene1/session1/carrying.mp4")
     for folder in mmact_tree.glob("*_clip"):

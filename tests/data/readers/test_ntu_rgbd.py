@@ -223,10 +223,10 @@ def test_an_incomplete_copy_says_which_class_cannot_be_trained(ntu_tree: Path) -
 def test_wrong_folders_say_what_was_found(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no folder .*nowhere"):
         NtuRgbd(tmp_path / "nowhere")
-    with pytest.raises(DataError, match=r"it holds nothing.*nturgb\+d_rgb/SsssCcccPpppRrrrAaaa_rgb\.avi"):
+    with pytest.raises(DataError, match=r"it contains nothing.*nturgb\+d_rgb/SsssCcccPpppRrrrAaaa_rgb\.avi"):
         NtuRgbd(tmp_path)
     touch(tmp_path, "S001C001P001R001A050")
-    with pytest.raises(DataError, match=r"A001 to A010 .*it holds 2 files of other classes"):
+    with pytest.raises(DataError, match=r"A001 to A010 .*it contains 2 files of other classes"):
         NtuRgbd(tmp_path)
 
 

@@ -109,8 +109,8 @@ def test_spellings_of_the_layout(tmp_path: Path, rgb: str, ir: str, label: str, 
 def test_wrong_folders_say_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no folder .*nowhere"):
         find_files(tmp_path / "nowhere")
-    with pytest.raises(DataError, match=r"no PKU-MMD video .*it holds nothing.*Data/RGB_VIDEO/0002-L\.avi"):
+    with pytest.raises(DataError, match=r"no PKU-MMD video .*it contains nothing.*Data/RGB_VIDEO/0002-L\.avi"):
         find_files(tmp_path)
     write(tmp_path / "Data" / "RGB_VIDEO" / "0002-L.avi", "")
-    with pytest.raises(DataError, match=r"no PKU-MMD labels file .*it holds Data"):
+    with pytest.raises(DataError, match=r"no PKU-MMD labels file .*it contains Data"):
         find_files(tmp_path)

@@ -82,8 +82,8 @@ def test_an_interval_beyond_the_end(pku_tree: Path) -> None:
     with pytest.raises(DataError, match=r"0001-M\.avi has 120 frames, 0001-M_02_A07 begins at frame 120"):
         dataset.probe(beyond, "rgb")
     assert dataset.remarks()[-2:] == (
-        "0001-M_01_A05 ends at frame 125, 0001-M.avi has 120: what exists is used",
-        "0001-M_01_A05 ends at frame 125, 0001-M-infrared.avi has 120: what exists is used",
+        "0001-M_01_A05 ends at frame 125, 0001-M.avi has 120: existing ones are used",
+        "0001-M_01_A05 ends at frame 125, 0001-M-infrared.avi has 120: existing ones are used",
     )
 
 
@@ -140,7 +140,7 @@ def test_without_split_files_only_the_views_can_be_told(pku_tree: Path) -> None:
         dataset.split("cross_subject")
     remarks = "\n".join(dataset.remarks())
     assert "cross_subject is not possible: no file cross-subject.txt" in remarks
-    assert "cross_view is made of the views (test L): no file cross-view.txt" in remarks
+    assert "cross_view is derived from the views (test L): no file cross-view.txt" in remarks
 
 
 def test_whole_performances_are_held_out_for_validation(pku_tree: Path) -> None:
@@ -191,7 +191,7 @@ def test_the_check_names_what_is_missing_and_damaged(pku_tree: Path, write_video
         assert len(report.gaps) == 10
         assert report.per_subject == {"0001": 78, "0002": 75, "0003": 33, "0004": 20}
         assert "ir is missing in 1 of 11 videos: '0003-L'" in report.remarks
-        assert "not read, there is no labels file: '0077-L'" in report.remarks
+        assert "not read, without labels file: '0077-L'" in report.remarks
 
 
 def test_a_cut_off_video_loses_only_what_is_cut_off(pku_tree: Path, write_video: Callable[..., Path]) -> None:

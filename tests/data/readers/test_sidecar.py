@@ -59,17 +59,17 @@ def test_a_replay_has_them_too(video: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        (b"stamp_ns\n1\n2\n", "more pictures than the 2 stamps beside it"),
+        (b"stamp_ns\n1\n2\n", "more pictures than the 2 stamps next to it"),
         (b"stamp_ns\n" + b"".join(b"%d\n" % k for k in range(1, 20)), "it ends after 8 frames, its header says 19"),
-        (b"stamp_ns\n3\n2\n", "a.mkv.stamps beside it: 2 stamps that do not increase"),
+        (b"stamp_ns\n3\n2\n", "a.mkv.stamps next to it: 2 stamps that do not increase"),
         (b"stamp_ns\n", "no stamp"),
-        (b"stamp_ns\nx\n", "a.mkv.stamps beside it: something else than whole numbers"),
-        (b"1.5\n2.5\n", "something else than whole numbers"),
-        (b"1,2\n", "something else than whole numbers"),
-        (b"9" * 5000, "something else than whole numbers"),
+        (b"stamp_ns\nx\n", "a.mkv.stamps next to it: something other than whole numbers"),
+        (b"1.5\n2.5\n", "something other than whole numbers"),
+        (b"1,2\n", "something other than whole numbers"),
+        (b"9" * 5000, "something other than whole numbers"),
         (b"0 " * 2_000_002, "more than 2,000,000 stamps"),
         (b"%d\n" % (1 << 70), "stamps of more than 64 bits"),
-        (b"\xff\xfe\n", "something else than whole numbers"),
+        (b"\xff\xfe\n", "something other than whole numbers"),
     ],
 )
 def test_what_does_not_fit_is_damage(video: Path, content: bytes, found: str) -> None:

@@ -47,10 +47,10 @@ def test_samples_are_ordered_by_number_not_by_name(tmp_path: Path) -> None:
 def test_wrong_folders_say_what_was_found(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no folder"):
         UtdMhad(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="it holds nothing"):
+    with pytest.raises(DataError, match="it contains nothing"):
         UtdMhad(tmp_path)
     (tmp_path / "holiday.jpg").touch()
-    with pytest.raises(DataError, match=r"it holds holiday\.jpg.*Depth/aA_sS_tT_depth\.mat"):
+    with pytest.raises(DataError, match=r"it contains holiday\.jpg.*Depth/aA_sS_tT_depth\.mat"):
         UtdMhad(tmp_path)
 
 

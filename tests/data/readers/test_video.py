@@ -262,8 +262,8 @@ def test_an_unknown_codec_and_an_absurd_rate_are_damage(tmp_path: Path, write_vi
     content = path.read_bytes()
     assert content.count(b"FMP4") == 2
     for changed, reason in (
-        (content.replace(b"FMP4", b"ZZZZ"), "its header names no codec that is known"),
-        (content.replace(b"\1\0\0\0\x1e\0\0\0", b"\1\0\0\0\xff\xff\xff\x7f"), "frames a second"),  # of 1/30 s
+        (content.replace(b"FMP4", b"ZZZZ"), "its header names no known codec"),
+        (content.replace(b"\1\0\0\0\x1e\0\0\0", b"\1\0\0\0\xff\xff\xff\x7f"), "frames per second"),  # of 1/30 s
     ):
         path.write_bytes(changed)
         for read in (read_video, video_info):

@@ -216,8 +216,8 @@ def test_long_recordings_and_late_clocks_lose_nothing() -> None:
         (lambda c: replace(c, frames=c.frames[:50]), r"\(50, 3\) with \(101,\)"),
         (lambda c: replace(c, stamps_ns=c.stamps_ns[::-1]), "do not increase"),
         (lambda c: replace(c, stamps_ns=c.stamps_ns // S), "do not increase"),
-        (lambda c: replace(c, stamps_ns=c.stamps_ns * 3), r"16\.7 samples a second instead of 50"),
-        (lambda c: replace(c, stamps_ns=c.stamps_ns // 3), "150 samples a second instead of 50"),
+        (lambda c: replace(c, stamps_ns=c.stamps_ns * 3), r"16\.7 samples per second instead of 50"),
+        (lambda c: replace(c, stamps_ns=c.stamps_ns // 3), "150 samples per second instead of 50"),
     ],
 )
 def test_a_faulty_recording_is_lacking_with_its_reason(
@@ -298,7 +298,7 @@ def test_a_loader_process_maps_the_file_instead_of_receiving_it(tmp_path: Path) 
         answer = pool.apply(signals.points, ("7", 0, S, 16))
     assert np.array_equal(answer, signals.points("7", 0, S, 16), equal_nan=True)
     signals.path.unlink()
-    with pytest.raises(DataError, match=r"in_memory-signals-.*are gone or were changed"):
+    with pytest.raises(DataError, match=r"in_memory-signals-.*were removed or changed"):
         pickle.loads(sent)
 
 
@@ -319,14 +319,14 @@ def test_a_cache_that_cannot_be_written_costs_time_only(
     (tmp_path / "file").touch()
     with caplog.at_level(logging.WARNING, "kd_edge.data"):
         assert len(load(dataset, tmp_path / "file")) == 2
-    assert "decoded anew every time" in caplog.text
+    assert "decoded every time" in caplog.text
 
 
 @pytest.mark.usefixtures("no_home")
 def test_without_a_home_they_are_decoded_and_not_kept(dataset: Any, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "kd_edge.data"):
         assert len(load(dataset, None)) == 2
-    assert caplog.messages == ["no folder for the signals is known: they are decoded anew every time"]
+    assert caplog.messages == ["no folder for the signals is known: they are decoded every time"]
 
 
 def test_nothing_usable_and_wrong_names(dataset: Any, tmp_path: Path) -> None:
@@ -338,7 +338,7 @@ def test_nothing_usable_and_wrong_names(dataset: Any, tmp_path: Path) -> None:
         signals_fingerprint(dataset, dataset.samples, ["gyroscope", "gyroscope"])
     with pytest.raises(DataError, match=r"no usable signal of gyroscope.*no file two\.gyroscope"):
         load_signals(dataset, dataset.samples[1:], ["gyroscope"], root=tmp_path)
-    with pytest.raises(DataError, match="no sample was asked for"):
+    with pytest.raises(DataError, match="no sample was requested"):
         load_signals(dataset, [], ["gyroscope"], root=tmp_path)
     with pytest.raises(DataError, match="in_images has no signals"):
         load_signals(type("Images", (), {"name": "in_images"})(), [], ["gyroscope"], root=tmp_path)

@@ -15,7 +15,14 @@ import pytest
 from kd_edge import recipes
 from kd_edge.data.readers.utd_mhad import LABELS
 from kd_edge.data.words import text_file
-from kd_edge.data.words.class_vectors import SemanticsConfig, _tell, class_vectors, import_name, import_vectors, words
+from kd_edge.data.words.class_vectors import (
+    SemanticsConfig,
+    _warn_once,
+    class_vectors,
+    import_name,
+    import_vectors,
+    words,
+)
 from kd_edge.data.words.sources import open_vectors
 from kd_edge.errors import ConfigError, DataError, MissingExtraError
 from kd_edge.train.recipe import Recipe
@@ -50,7 +57,7 @@ def glove(tmp_path: Path) -> str:
 
 @pytest.fixture(autouse=True)
 def _forget_what_was_told() -> None:
-    _tell.cache_clear()
+    _warn_once.cache_clear()
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -110,7 +117,7 @@ def test_classes_of_the_same_words_are_told(glove: str, caplog: pytest.LogCaptur
     found = class_vectors(SemanticsConfig(vectors=glove), ("sit to stand", "stand to sit", "to sit"))
     assert found.vectors[0].tobytes() == found.vectors[1].tobytes()
     assert warnings(caplog) == [
-        "classes 'sit to stand' and 'stand to sit' have one vector: no semantic loss tells them apart"
+        "classes 'sit to stand' and 'stand to sit' have the same vector: no semantic loss can distinguish them"
     ]
 
 
@@ -158,7 +165,7 @@ def test_reading_ends_at_the_last_wanted_word(tmp_path: Path) -> None:
         (b"sit 1 2\nto 3 4 5\n", "to", r"line 2: 3 values, not 2"),
         (b"sit 1 2\nto 3 nan\n", "to", r"line 2: a value is not finite"),
         (b"sit 1 2\nto 3 1e99\n", "to", r"line 2: a value is not finite"),
-        (b"2 2\nsit 1 2\nto 3 x\n", "to", r"line 3: a value is no number"),
+        (b"2 2\nsit 1 2\nto 3 x\n", "to", r"line 3: a value is not a number"),
         (b"word\n", "to", r"line 1: 1 fields"),
         (b"", "to", r"line 1: 0 fields"),
         (b"\x00" * (1 << 21), "to", r"line 1: no end within a MiB"),
@@ -180,7 +187,7 @@ def test_rows_of_classes_are_taken_as_they_are(tmp_path: Path, caplog: pytest.Lo
     found = class_vectors(SemanticsConfig(vectors=str(tmp_path / "rows.npy")), ("a", "b", "c"))
     np.testing.assert_array_equal(found.vectors, rows)
     assert (found.vectors.dtype, found.source) == (np.float32, "rows.npy")
-    assert warnings(caplog) == ["classes 'a' and 'c' have one vector: no semantic loss tells them apart"]
+    assert warnings(caplog) == ["classes 'a' and 'c' have the same vector: no semantic loss can distinguish them"]
     with pytest.raises(DataError, match=r"float64 of \(3, 2\)\. Expected numbers of \(2, D\)"):
         class_vectors(SemanticsConfig(vectors="rows.npy"), ("a", "b"))
     with pytest.raises(ConfigError, match=r"remove \[semantics\.phrases\]"):
@@ -283,7 +290,7 @@ def test_sakdn_vectors_of_utd(data_root: Path, caplog: pytest.LogCaptureFixture)
     norms = np.linalg.norm(found.vectors.astype(np.float64), axis=1)
     assert (round(norms.min(), 1), round(norms.max(), 1)) == (9.8, 24.4)
     assert warnings(caplog) == [
-        "classes 'sit to stand' and 'stand to sit' have one vector: no semantic loss tells them apart"
+        "classes 'sit to stand' and 'stand to sit' have the same vector: no semantic loss can distinguish them"
     ]
     with pytest.raises(DataError, match=r"a row for each of the 26 classes"):
         class_vectors(SemanticsConfig(vectors="glove/UTD_Glove.npy"), LABELS[:26], data_root)
@@ -374,7 +381,7 @@ def test_words_of_an_earlier_import_are_never_lost(glove: str, tmp_path: Path) -
     first = import_vectors(glove, "mine", ("sit-to_stand",), config)
     before = first.path.read_bytes()
     (tmp_path / "few.txt").write_text("sit 1 2 3\nslow 4 5 6\n")
-    lost = r"mine\.txt holds words that few\.txt has not: 'stand', 'to'\. .*every word that was imported before"
+    lost = r"mine\.txt contains words that few\.txt lacks: 'stand', 'to'\. .*every word that was imported before"
     with pytest.raises(DataError, match=lost):
         import_vectors("few.txt", "mine", ("slow",), config)
     (tmp_path / "short.txt").write_text("sit 1 2\nto 1 2\nstand 3 4\n")
@@ -413,4 +420,4 @@ def test_without_a_home_a_file_is_found_by_its_path_and_importing_says_what_lack
         open_vectors("~/w.txt")
     with pytest.raises(ConfigError) as caught:
         import_vectors("w.txt", "mine", ["sit"], SemanticsConfig())
-    assert caught.value.found == "no folder for the vectors 'mine': no home is known of this user"
+    assert caught.value.found == "no folder for the vectors 'mine': this user has no known home"

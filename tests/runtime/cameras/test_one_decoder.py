@@ -180,7 +180,7 @@ def test_grey_of_colour_is_its_luminance_over_the_full_range(tmp_path: Path, cod
 
 
 def test_colour_of_ten_bit_becomes_eight_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    pixels._tell_of_depth.cache_clear()
+    pixels._warn_of_depth.cache_clear()
     path = write(tmp_path, Written("a.mkv", "ffv1", "yuv420p10le"))
     for _ in range(2):
         assert replayed(path, 3)[0].dtype == np.uint8
@@ -582,7 +582,7 @@ def test_several_sequences_in_one_folder(tmp_path: Path, names: list[str], globs
     for name, image in zip(names, pictures(4), strict=True):
         cv2.imwrite(str(tmp_path / f"{name}.png"), image)
     for read in (lambda: open_camera(f"replay:{tmp_path}"), lambda: Media(Modality(), 1, 480).read(tmp_path)):
-        with pytest.raises(DataError, match="holds 2 sequences of images") as caught:
+        with pytest.raises(DataError, match="contains 2 sequences of images") as caught:
             read()
         assert globs in caught.value.found
         assert f"'replay:{tmp_path}/{globs.split(', ')[0]}'" in caught.value.fix
@@ -622,7 +622,7 @@ def test_a_radiometric_jpeg_is_its_coloured_picture_and_says_so(
     plain = cv2.imencode(".jpg", np.full((24, 32, 3), 90, np.uint8))[1].tobytes()
     path = tmp_path / "a.jpg"
     path.write_bytes(plain[:2] + b"\xff\xe1\0\x10FLIR\0\1\0\0FFF\0\0\0" + plain[2:])
-    images._tell_of_temperatures.cache_clear()
+    images._warn_of_radiometric_jpeg.cache_clear()
     for _ in range(2):
         assert replayed(path, 3)[0].shape == (1, 24, 32, 3)
     assert caplog.text.count("exiftool -b -RawThermalImage") == 1

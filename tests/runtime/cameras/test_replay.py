@@ -159,11 +159,11 @@ def damaged(tmp_path, name):
         ("float.npy", "it holds float64"),
         ("empty.npy", "it has no frame"),
         ("object.npy", "cannot be replayed"),
-        ("zeros.avi", "it is no video that PyAV or OpenCV can read"),
-        ("zeros.mat", "it is no MATLAB 5 file"),
-        ("zeros.png", "it is no PNG, JPEG, BMP, TIFF or PNM image"),
+        ("zeros.avi", "it is not a video that PyAV or OpenCV can read"),
+        ("zeros.mat", "it is not a MATLAB 5 file"),
+        ("zeros.png", "it is not a PNG, JPEG, BMP, TIFF or PNM image"),
         ("zeros.xyz", "of a kind that cannot be replayed"),
-        ("empty folder", "empty folder holds no image"),
+        ("empty folder", "empty folder contains no image"),
     ],
 )
 def test_damaged_recordings_are_named(tmp_path, capfd, name, message):
@@ -207,7 +207,7 @@ def test_a_damaged_first_image_does_not_open_and_a_mended_one_does(tmp_path, noi
     (tmp_path / "a.png").write_bytes(b"no image")
     camera = ReplayCamera("x", camera_config(f"replay:{tmp_path}"), Wanted())
     for _ in range(2):
-        with pytest.raises(DataError, match="no PNG, JPEG"):
+        with pytest.raises(DataError, match="not a PNG, JPEG"):
             camera.open()
         assert not camera.ended
     cv2.imwrite(str(tmp_path / "a.png"), noise(1)[0])
@@ -276,7 +276,7 @@ def cells(levels):
         ("a.tif", b"II*\0" + struct.pack("<IH2HII2HII", 8, 2, 257, 3, 1, 60_000, 256, 4, 1, 60_000), "60000x60000 pix"),
         ("a.tif", b"MM\0*" + struct.pack(">IH2HII", 8, 1, 256, 5, 1, 8), "its size is of kind 5"),
         ("a.tif", b"II*\0" + struct.pack("<I", 2**31), "its header breaks off"),
-        ("a.png", b"RIFF\0\0\0\0WEBPVP8 ", "no PNG, JPEG, BMP, TIFF or PNM image"),
+        ("a.png", b"RIFF\0\0\0\0WEBPVP8 ", "not a PNG, JPEG, BMP, TIFF or PNM image"),
         (
             "a.npy",
             npy("{'descr': '|u1', 'fortran_order': False, 'shape': (2, 99999, 99999)}"),
@@ -295,9 +295,9 @@ def cells(levels):
         ("a.mat", mat(cells(20_000)), "its d_depth .* is of class cell, not uint16"),
         ("a.mat", mat(element(15, zlib.compress(bytes(101_000_000), 1))), "take more than 100,000,000 bytes"),
         ("a.mat", mat(element(15, b"no zlib")), "a.mat cannot be replayed"),
-        ("a.mat", struct.pack("<5I", 0, 60_000, 60_000, 0, 8) + b"d_depth\0", "no MATLAB 5 file"),
-        ("a.avi", b"ffconcat version 1.0\nfile b.avi\n", "it is text, no video"),
-        ("a.ts", b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1/a.ts\n", "it is text, no video"),
+        ("a.mat", struct.pack("<5I", 0, 60_000, 60_000, 0, 8) + b"d_depth\0", "not a MATLAB 5 file"),
+        ("a.avi", b"ffconcat version 1.0\nfile b.avi\n", "it is text, not a video"),
+        ("a.ts", b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1/a.ts\n", "it is text, not a video"),
     ],
 )
 def test_a_file_that_claims_too_much(tmp_path, capfd, name, content, message):
@@ -317,7 +317,7 @@ def test_the_size_in_a_header_is_the_image_s(tmp_path, ending):
 def test_images_that_are_no_frames(tmp_path):
     for name, image in (("a.tif", np.zeros((8, 8), np.float32)), ("b.tif", np.zeros((8, 8), np.int16))):
         cv2.imwrite(str(tmp_path / name), image)
-        with pytest.raises(DataError, match=r"it holds (float32|int16) \(8, 8\)"):
+        with pytest.raises(DataError, match=r"it contains (float32|int16) \(8, 8\)"):
             open_camera(f"replay:{tmp_path}/{name}")
 
 

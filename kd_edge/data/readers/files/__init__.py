@@ -1,4 +1,4 @@
-"""One's own recordings: folders of classes, a manifest, or both, and ``dataset.toml`` for what files do not say."""
+"""Your own recordings: class folders or a manifest, with further settings in ``dataset.toml``."""
 
 from __future__ import annotations
 

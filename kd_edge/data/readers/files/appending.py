@@ -1,6 +1,6 @@
-"""Add rows to the table of recordings while its owner, a spreadsheet or the labelling page may change it between two.
+"""Append rows to a manifest that a user, a spreadsheet or the labelling page may change in between.
 
-Nothing is remembered of the table: its columns, their order and what parts them are read again each time.
+Nothing is cached: the columns, their order and the delimiter are read again each time.
 """
 
 from __future__ import annotations
@@ -21,46 +21,47 @@ from kd_edge.files import held, replacing
 from kd_edge.reading import open_regular, read_bytes
 
 LOCK = ".manifest.lock"
-"""Beside a manifest; held for the moment that it takes to write it, by whoever does."""
+"""Lock file next to a manifest; every writer holds it while writing."""
 LOCK_SECONDS = 10.0
-"""How long a writer waits for another one: the whole of a large table takes a second."""
+"""How long a writer waits for another one; writing a large table takes a second."""
 APPENDING = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-"""How a manifest is opened to add to it: never through a link."""
+"""Flags for opening a manifest to append to it; links are not followed."""
 
 
 @contextmanager
 def written_alone(manifest: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
-    """Hold a manifest while it is written: what is read inside is what is written to.
+    """Lock a manifest while it is read and written, so that no other writer changes it in between.
 
     Args:
-        manifest: It need not be there yet; its folder must.
-        seconds: How long another writer is waited for.
+        manifest: Path of the manifest; its folder must exist, the file need not.
+        seconds: How long to wait for another writer.
 
     Raises:
-        DataError: Another one held it all that time.
-        OSError: Its folder cannot be written.
+        DataError: Another writer held the lock all that time.
+        OSError: The folder is not writable.
     """
     with held(manifest.with_name(LOCK), lambda: None, seconds=seconds) as is_held:
         if not is_held:
             raise DataError(
-                f"{manifest} has been written by another program for {seconds:.0f} s",
-                "one that takes a moment",
-                f"end it; where there is none any more, remove {manifest.with_name(LOCK)}",
+                f"{manifest} has been locked by another program for {seconds:.0f} s",
+                "a writer that takes a moment",
+                f"end that program; if none is running, remove {manifest.with_name(LOCK)}",
             )
         yield
 
 
 def append_rows(manifest: Path, rows: Sequence[Mapping[str, str]], wanted: Sequence[str] = ()) -> None:
-    """Write rows behind those of a manifest by the names of its columns, all or none; call it in ``written_alone``.
+    """Append rows to a manifest, matched by column name, all or none. Call it inside ``written_alone``.
 
     Args:
         manifest: ``manifest.csv``.
-        rows: Cell by column; of columns that are not there nothing is written.
-        wanted: Columns that are made where they are missing; ``id`` and ``label`` must be there.
+        rows: Cells by column; cells of columns that the manifest lacks are dropped.
+        wanted: Columns to add if missing; ``id`` and ``label`` must exist.
 
     Raises:
-        OSError: They cannot be written; the manifest's rows are as they were.
-        DataError: It is no table in UTF-8, has no column ``id`` or ``label``, or an open quote would swallow them.
+        OSError: Writing failed; the manifest's rows are unchanged.
+        DataError: The manifest is not a table in UTF-8, lacks a column ``id`` or ``label``, or has an open quote that
+            would swallow the new rows.
     """
     check_rows(manifest)
     complete(manifest, wanted)
@@ -77,16 +78,16 @@ def append_rows(manifest: Path, rows: Sequence[Mapping[str, str]], wanted: Seque
             if file.write(added) != len(added):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(file.fileno())
-        except BaseException:  # an interrupt, too: who was interrupted adds them again
+        except BaseException:  # also on an interrupt, after which the caller appends the rows again
             os.ftruncate(file.fileno(), size)
             raise
 
 
 def complete(manifest: Path, wanted: Sequence[str]) -> None:
-    """Give a manifest that another program has written the columns it lacks, behind its own.
+    """Append missing columns to a manifest that another program has written.
 
     Raises:
-        DataError: It is no table, has no column ``id`` or ``label``, or cannot be written.
+        DataError: The manifest is not a table, lacks a column ``id`` or ``label``, or cannot be written.
         OSError: It is a link, or cannot be read.
     """
     content = table_text(manifest)
@@ -94,21 +95,21 @@ def complete(manifest: Path, wanted: Sequence[str]) -> None:
     if missing := [name for name in ("id", "label") if name not in columns]:
         raise DataError(
             f"{manifest} has no column {' and no column '.join(missing)}",
-            f"a table whose first line has the names {','.join(wanted or ('id', 'label'))}",
+            f"a table whose first line contains the names {','.join(wanted or ('id', 'label'))}",
             "correct it",
         )
     if missing := [name for name in wanted if name not in columns]:
         check_rows(manifest)
         head, *lines = lines_of(content)
-        os.close(os.open(manifest, APPENDING))  # else a plain file would take a link's place
+        os.close(os.open(manifest, APPENDING))  # fails for a link, which would be replaced by a plain file
         write_lines(manifest, [[*head, *missing], *lines], delimiter_of(content))
 
 
 def write_lines(manifest: Path, lines: Iterable[Sequence[str]], delimiter: str = ",") -> None:
-    """Write a whole table, its columns' names first, or nothing; who may read it, and its mark of UTF-8, stay.
+    """Write a whole table atomically, column names first, keeping the file's permissions and byte-order mark.
 
     Raises:
-        DataError: It cannot be written.
+        DataError: Writing failed.
     """
     mode, mark = _kept(manifest)
     text = io.StringIO(newline="")
@@ -118,7 +119,7 @@ def write_lines(manifest: Path, lines: Iterable[Sequence[str]], delimiter: str =
 
 
 def _kept(manifest: Path) -> tuple[int, bytes]:
-    """Rights of a manifest, and the mark at its beginning by which spreadsheets know UTF-8; those of a new one."""
+    """Permissions and UTF-8 byte-order mark (used by spreadsheets) of a manifest; defaults for a new one."""
     try:
         with open_regular(manifest) as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
@@ -127,21 +128,21 @@ def _kept(manifest: Path) -> tuple[int, bytes]:
         return 0o644, b""
     except OSError as error:
         raise DataError(
-            f"{manifest} cannot be read ({error.strerror})", "a plain file that may be read", "correct it"
+            f"{manifest} cannot be read ({error.strerror})", "a readable plain file", "correct it"
         ) from error
 
 
 def check_rows(manifest: Path) -> None:
-    """Raise a DataError where a manifest is no table, or has an open quote that would swallow what is added."""
+    """Raise a DataError if a manifest is not a table, or has an open quote that would swallow appended rows."""
     for _ in csv_records(manifest, table_text(manifest), strict=True):
         pass
 
 
 def table_text(manifest: Path) -> str:
-    """What a manifest holds.
+    """Read the text of a manifest.
 
     Raises:
-        DataError: It is too large, or not in UTF-8.
+        DataError: The file is too large, or not in UTF-8.
     """
     try:
         return read_bytes(manifest, MOST_BYTES).decode("utf-8-sig")
@@ -149,15 +150,15 @@ def table_text(manifest: Path) -> str:
         raise DataError(
             f"{manifest} cannot be read: {reason(error)}",
             "a table in UTF-8",
-            "save it as such, in a spreadsheet as 'CSV UTF-8'",
+            "save it as UTF-8, in a spreadsheet as 'CSV UTF-8'",
         ) from error
 
 
 def columns_of(table: str) -> list[str]:
-    """Names of the columns, without blanks around them."""
+    """Names of the columns, stripped."""
     return [name.strip() for name in next(lines_of(table), [])]
 
 
 def lines_of(table: str) -> Iterator[list[str]]:
-    """Lines of a manifest, with the names of its columns first."""
+    """Iterate over the lines of a manifest; the first contains the column names."""
     return csv.reader(io.StringIO(table, newline=""), delimiter=delimiter_of(table))

@@ -1,4 +1,4 @@
-"""A folder of one's own recordings as a data set."""
+"""A folder of your own recordings as a data set."""
 
 from __future__ import annotations
 
@@ -30,36 +30,37 @@ from kd_edge.types import Clip
 
 DEFAULT_SPLIT = "default"
 BY_CLIP = "clips"
-_PAST_THE_LAST_S = 0.001  # so that the last frame is inside, however its stamp was rounded
+_END_MARGIN_S = 0.001  # keeps the last frame inside, however its stamp was rounded
 TRIED = 10
-"""So many files of a modality are tried for one that can be read."""
+"""How many files of a modality are tried until one can be read."""
 FIRST_S = 0.03
-"""The first picture of a clip lies before that."""
+"""Upper bound on the time of a clip's first picture, in seconds."""
 
 
 class Files:
-    """One's own recordings: ``manifest.csv`` or ``.jsonl`` where there is one, else folders of classes.
+    """Your own recordings, read from ``manifest.csv`` or ``.jsonl`` if present, otherwise from class folders.
 
-    What has no label (an empty one in the manifest, no folder of a class, or a folder ``unlabelled``) is none of the
-    samples; a student's dense stage sees it all the same, see ``unlabelled``.
+    Recordings without a label (empty in the manifest, outside any class folder, or in a folder ``unlabelled``) are not
+    in ``samples``; a student's dense stage still uses them, see ``unlabelled``.
 
-    Sides come from ``test_subjects`` in ``dataset.toml``, else from the manifest's column ``split`` or the folders
-    ``train/``, ``val/``, ``test/``; else the last quarter of the subjects (words by the alphabet, numbers by their
-    value) is the test side, and where subjects are not known the last quarter of each class's clips. Where nothing
-    names the validation side, it is made of the training side in the same way; where it is named and the test side is
-    not, the test side is made of the training side.
+    Splits come from ``test_subjects`` in ``dataset.toml``, otherwise from the manifest's column ``split`` or the
+    folders ``train/``, ``val/``, ``test/``. Otherwise the last quarter of the subjects (words sorted alphabetically,
+    numbers by value) is the test side, or the last quarter of each class's clips if subjects are unknown. If no
+    validation side is given, it is taken from the training side in the same way; if only the validation side is given,
+    the test side is taken from the training side.
 
     Args:
         root: The folder.
-        decode_height_px: Higher pictures are scaled down to this height while decoding, but for depth.
-        hash_memo: File that remembers content hashes between runs; None hashes the files anew.
-        settings: Taken in the place of ``dataset.toml``.
-        table: Taken in the place of the manifest or the folders.
-        label: The one class of all there is, whatever folders, names and manifest say; empty: as they say.
+        decode_height_px: Higher pictures, except depth, are scaled down to this height while decoding.
+        hash_memo: File that caches content hashes between runs; None hashes the files each time.
+        settings: Used instead of ``dataset.toml``.
+        table: Used instead of the manifest or the folders.
+        label: The single class of all recordings, overriding folders, names and manifest; empty to read it from them.
 
     Raises:
-        DataError: Nothing there, a faulty manifest, fewer than two classes.
-        ConfigError: A faulty ``dataset.toml``.
+        DataError: The folder is missing or has no recordings, the manifest is invalid, or there are fewer than two
+            classes.
+        ConfigError: ``dataset.toml`` is invalid.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Files:
             raise DataError(f"no folder {root}", "a folder of recordings", "correct --data")
         self.root = root
         settings = read_settings(root) if settings is None else settings
-        if label:  # what is said of several classes is not of this one
+        if label:  # settings about several classes do not apply to a single one
             settings = settings.model_copy(update={"labels": (label,), "background": None, "mirror": None})
         self._settings = settings
         table = read_table(root, settings, label or None) if table is None else table
@@ -110,33 +111,33 @@ class Files:
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """A row for each sample, in their order: the labelled ones of the table, and those of the gaps."""
+        """One row per sample, in sample order: the labelled rows of the table and the background rows of the gaps."""
         return tuple(self._rows.values())
 
     @property
     def settings(self) -> Settings:
-        """What ``dataset.toml`` says."""
+        """Content of ``dataset.toml``."""
         return self._settings
 
     def between(self) -> tuple[Row, ...]:
-        """The pieces of long recordings that nobody has labelled: what ``background`` makes a class of."""
+        """The unlabelled gaps of long recordings, which ``background`` turns into a class."""
         return tuple(background(self.table.rows, self._settings.background or "none", self.end))
 
     def media(self, modality: str) -> Media:
-        """Reader of a modality's files."""
+        """Return the reader of a modality's files."""
         require_modality(modality, self.modalities, self.name)
         return self._media[modality]
 
     @property
     def sensors(self) -> tuple[str, ...]:
-        """Modalities that are signals of three axes; see ``Wearables.sensors``."""
+        """Modalities that are three-axis signals; see ``Wearables.sensors``."""
         return tuple(filter(self._is_sensor, self.modalities))
 
     def path(self, sample: Sample, modality: str) -> Path:
-        """File or folder that a modality of a sample is read from.
+        """Return the file or folder that a modality of a sample is read from.
 
         Raises:
-            DataError: It has none.
+            DataError: The sample lacks the modality.
         """
         require_modality(modality, self.modalities, self.name)
         found = self._row(sample).files.get(modality)
@@ -147,30 +148,30 @@ class Files:
     def open(self, sample: Sample, modality: str) -> Clip:
         """Decode one clip; see ``Dataset.open``."""
         path = self.path(sample, modality)
-        begin, end = self._piece(sample, modality)
-        if end is not None and end <= max(0.0, begin):
+        start, end = self._piece(sample, modality)
+        if end is not None and end <= max(0.0, start):
             raise DataError(
                 f"{path} begins after the piece of {printable(sample.id)} has ended",
                 "a piece inside the recording",
                 "correct end_s or the offset",
             )
-        clip = self._media[modality].read(path, max(0.0, begin), end)
-        wanted = self._settings.of(modality).dtype or self._first(modality)[1].dtype
-        if str(clip.frames.dtype) != wanted:
-            raise DataError(f"{path} is {clip.frames.dtype}, {modality} is {wanted}", "one type", "convert it")
-        return clip if begin >= 0 else Clip(clip.frames, clip.stamps_ns - round(begin * 1e9))
+        clip = self._media[modality].read(path, max(0.0, start), end)
+        expected = self._settings.of(modality).dtype or self._first(modality)[1].dtype
+        if str(clip.frames.dtype) != expected:
+            raise DataError(f"{path} is {clip.frames.dtype}, {modality} is {expected}", "one type", "convert it")
+        return clip if start >= 0 else Clip(clip.frames, clip.stamps_ns - round(start * 1e9))
 
     def probe(self, sample: Sample, modality: str) -> Probe:
-        """Length by the header; see ``Probed.probe``."""
+        """Read the length from the header; see ``Probed.probe``."""
         whole = self._media[modality].probe(self.path(sample, modality))
-        begin, end = self._piece(sample, modality)
-        if end is None and begin <= 0:
+        start, end = self._piece(sample, modality)
+        if end is None and start <= 0:
             return whole
-        seconds = (whole.seconds if end is None else min(end, whole.seconds)) - max(0.0, begin)
+        seconds = (whole.seconds if end is None else min(end, whole.seconds)) - max(0.0, start)
         return Probe(max(0, round(seconds * _rate(whole))), max(0.0, seconds))
 
     def content_key(self, sample: Sample, modality: str) -> str:
-        """Hash of the file or folder, of the piece and of how it is read; see ``Dataset.content_key``."""
+        """Hash of the file or folder, the piece and the reader's settings; see ``Dataset.content_key``."""
         path = self.path(sample, modality)
         is_folder = path.is_dir()
         files = sorted(p for p in path.iterdir() if not p.name.startswith(".")) if is_folder else [path, beside(path)]
@@ -179,7 +180,7 @@ class Files:
         return hashlib.sha256(json.dumps([content, settings]).encode()).hexdigest()
 
     def image_format(self, modality: str) -> ImageFormat:
-        """What ``dataset.toml`` says, else by the modality's name and its first file; see ``Dataset.image_format``."""
+        """Format from ``dataset.toml``, the modality's name and its first file; see ``Dataset.image_format``."""
         require_modality(modality, self.modalities, self.name)
         file, values = self._first(modality)
         if not values.is_picture:
@@ -192,7 +193,7 @@ class Files:
         return settings.format(modality, settings.dtype or values.dtype, fps)
 
     def signal_format(self, sensor: str) -> SignalFormat:
-        """See ``Wearables.signal_format``; the range that ``dataset.toml`` says, else twice that of the first file."""
+        """See ``Wearables.signal_format``; the range is that of ``dataset.toml``, or twice that of the first file."""
         require_modality(sensor, self.sensors, self.name)
         settings = self._settings.of(sensor)
         if settings.range is not None:
@@ -201,17 +202,17 @@ class Files:
         return SignalFormat(settings.unit or "1", (-2 * largest, 2 * largest), settings.rate_hz)
 
     def gaps(self) -> dict[str, str]:
-        """See ``Dataset.gaps``; what a manifest does not name is not missed."""
+        """See ``Dataset.gaps``; always empty, because the manifest defines the complete data set."""
         return {}
 
     def remarks(self) -> tuple[str, ...]:
         """See ``Dataset.remarks``."""
-        noted = notable(tuple(self._rows.values()), self.modalities, self._settings)
-        idle = unused(self._settings, self.modalities, {row.label for row in self._rows.values()})
-        return (*self.table.remarks, *noted, *idle, *self._converted())
+        notes = notable(tuple(self._rows.values()), self.modalities, self._settings)
+        without_effect = unused(self._settings, self.modalities, {row.label for row in self._rows.values()})
+        return (*self.table.remarks, *notes, *without_effect, *self._converted())
 
     def splits(self) -> tuple[str, ...]:
-        """``default`` (see the class), ``clips`` (a quarter of each class), ``subject_NAME`` left out."""
+        """``default`` (see the class), ``clips`` (a quarter of each class), and ``subject_NAME`` left out."""
         subjects = in_order(self.rows)
         left_out = [f"subject_{name}" for name in subjects] if len(subjects) > 1 else []
         return (DEFAULT_SPLIT, BY_CLIP, *left_out)
@@ -234,7 +235,7 @@ class Files:
         return split
 
     def unlabelled_apart_from(self, held_out: Sequence[Sample]) -> tuple[Sample, ...]:
-        """See ``PartlyLabelled.unlabelled_apart_from``; rows that name the side of validation or test are none."""
+        """See ``PartlyLabelled.unlabelled_apart_from``; rows of the validation or test side are excluded."""
         subjects = {person(sample.subject) for sample in held_out if sample.subject}
         files = {path for sample in held_out for path in self._row(sample).files.values()}
 
@@ -245,50 +246,50 @@ class Files:
         return tuple(sample for sample in self.unlabelled if is_apart(self._unlabelled[sample.id]))
 
     def end(self, row: Row) -> float | None:
-        """Where the shortest of a row's files ends, on the row's clock; None where a header does not tell."""
+        """Time at which the shortest of a row's files ends, on the row's clock; None if a header cannot be read."""
         with suppress(DataError):
-            ends = [self._media[n].probe(self.root / f).seconds + self._late(row, n) for n, f in row.files.items()]
-            return min(ends) + _PAST_THE_LAST_S
+            ends = [self._media[n].probe(self.root / f).seconds + self._offset(row, n) for n, f in row.files.items()]
+            return min(ends) + _END_MARGIN_S
         return None
 
     def _row(self, sample: Sample) -> Row:
         return (self._unlabelled if sample.label == UNLABELLED else self._rows)[sample.id]
 
-    def _late(self, row: Row, modality: str) -> float:
-        """How much later than the row's clock a modality's file begins, s."""
+    def _offset(self, row: Row, modality: str) -> float:
+        """Offset of a modality's file from the row's clock, in seconds; positive if the file begins later."""
         is_drawn = isinstance(self._media[modality], Drawn)
         return self._settings.of(SKELETON if is_drawn else modality).offset_s + row.offsets_s.get(modality, 0.0)
 
     def _piece(self, sample: Sample, modality: str) -> tuple[float, float | None]:
-        """Where a sample begins and ends in a modality's file, s; before 0 where the file begins later than it."""
+        """Start and end of a sample in a modality's file, in seconds; negative if the file begins later."""
         row = self._row(sample)
-        late = self._late(row, modality)
-        return row.start_s - late, None if row.end_s is None else row.end_s - late
+        offset = self._offset(row, modality)
+        return row.start_s - offset, None if row.end_s is None else row.end_s - offset
 
     def _is_sensor(self, modality: str) -> bool:
-        with suppress(DataError):  # of what cannot be read nobody knows; who opens it is told
+        with suppress(DataError):  # an unreadable file is reported when it is opened
             return self._first(modality)[1].axes == 3
         return False
 
     def _converted(self) -> Iterator[str]:
-        """Modalities whose pictures become grey or colour by being read: by the first picture as it is in colour."""
+        """Remarks on modalities whose pictures reading converts to grey or colour, judged by the first picture."""
         for name in self.modalities:
-            if type(self._media.get(name)) is not Media:  # skeletons, which are drawn
+            if type(self._media.get(name)) is not Media:  # skeletons are drawn
                 continue
             settings = self._settings.of(name)
-            with suppress(DataError):  # of what cannot be read nobody knows; who opens it is told
+            with suppress(DataError):  # an unreadable file is reported when it is opened
                 file, values = self._first(name)
                 if not values.is_picture or values.dtype != "uint8":
                     continue
                 picture = Media(settings, 3, self._height).read(file, 0.0, FIRST_S).frames[0]
                 if settings.channels(name) == 1 and is_coloured(picture):
-                    keep = f"band = 'rgb' below [modality.{name}] in dataset.toml keeps it"
+                    keep = f"to keep the colour, set band = 'rgb' below [modality.{name}] in dataset.toml"
                     yield f"{name} is in colour ({file.name}) and read as grey: {keep}"
                 elif settings.channels(name) == 3 and is_grey(picture):
                     yield f"{name} is grey ({file.name}) and read as three equal channels"
 
     def _first(self, modality: str) -> tuple[Path, Values]:
-        """The first readable file of a modality, and what it holds: what all the others hold too."""
+        """The first readable file of a modality and its values, taken as those of all its files."""
         if modality not in self._firsts:
             files = [self.root / row.files[modality] for row in self._rows.values() if modality in row.files]
             for file in files[:TRIED]:
@@ -301,17 +302,17 @@ class Files:
 
 
 def reader_of(name: str, settings: Settings, decode_height_px: int) -> Media:
-    """What reads a modality's files."""
-    its = settings.of(name)
+    """Return the reader of a modality's files."""
+    modality = settings.of(name)
     if name == SKELETON:
-        return Skeletons(its)
-    # a reader does not know whether holes count: depth is resized once, by the preprocessing, as it is live
-    height = ANY_HEIGHT_PX if its.band_for(name) == "depth" else decode_height_px
-    return Media(its, its.channels(name), height)
+        return Skeletons(modality)
+    # A reader does not know how to treat holes: depth is resized only by the preprocessing, as in live use.
+    height = ANY_HEIGHT_PX if modality.band_for(name) == "depth" else decode_height_px
+    return Media(modality, modality.channels(name), height)
 
 
 def _with_drawing(row: Row) -> Row:
-    """With the pictures that are drawn of its skeleton: they lie in the same file."""
+    """Add the modality of drawn skeletons to a row; it is read from the skeleton's file."""
     if SKELETON not in row.files:
         return row
     offsets = {DRAWN: row.offsets_s[SKELETON]} if SKELETON in row.offsets_s else {}
@@ -320,16 +321,16 @@ def _with_drawing(row: Row) -> Row:
 
 
 def read_table(root: Path, settings: Settings, label: str | None = None) -> Table:
-    """The rows of a folder's manifest, or of its folders.
+    """Return the rows of a folder's manifest, or of its class folders.
 
     Args:
         root: The folder.
         settings: Its ``dataset.toml``.
-        label: Class of all of them; empty leaves those without a manifest without one, whatever folders and names tell.
+        label: Class of all rows; empty leaves rows without a manifest unlabelled, ignoring folder and file names.
 
     Raises:
-        DataError: Nothing there, a faulty manifest, or a list that is to be imported first.
-        ConfigError: Names that a pattern has to tell apart.
+        DataError: There are no recordings, the manifest is invalid, or a list has to be imported first.
+        ConfigError: The file names are ambiguous without a pattern.
     """
     manifest, named = manifest_of(root), tuple(settings.modality)
     if manifest is not None:
@@ -337,25 +338,25 @@ def read_table(root: Path, settings: Settings, label: str | None = None) -> Tabl
         return replace(table, rows=tuple(replace(row, label=label) for row in table.rows)) if label else table
     if described := foreign(root):
         raise DataError(
-            f"{root} is described by {described}", "a manifest.csv", f"kd-edge data import {root} makes one of it"
+            f"{root} is described by {described}", "a manifest.csv", f"create one with kd-edge data import {root}"
         )
     table = find_rows(root, settings.pattern, named, links=settings.links, label=label)
     return _with_one_name_each(table if settings.pattern else _with_strays(table))
 
 
 def _with_one_name_each(table: Table) -> Table:
-    """With one spelling of each subject, where names of files tell it: people do not write ``s1`` as a machine does."""
+    """Unify the spelling of subjects read from file names: people write ``s1``, machines ``S01``."""
     spelled = other_spellings(row.subject for row in table.rows)
     if not spelled:
         return table
     rows = tuple(replace(row, subject=spelled.get(row.subject, row.subject)) for row in table.rows)
     pairs = [f"{printable(name)} is {printable(first)}" for name, first in spelled.items()]
-    remark = f"subjects that differ by capitals or zeros before a number only are one person: {listed(pairs)}"
+    remark = f"subjects that differ only by capitals or leading zeros are one person: {listed(pairs)}"
     return replace(table, rows=rows, remarks=(*table.remarks, remark))
 
 
 def _with_strays(table: Table) -> Table:
-    """With a remark on names that keep it from being known who performs."""
+    """Add a remark on file names that keep the subjects from being recognised."""
     rows = [row for row in table.rows if row.label]
     if any(row.subject for row in rows):
         return table
@@ -363,25 +364,25 @@ def _with_strays(table: Table) -> Table:
     found = strays([row.label for row in rows], names)
     if not found:
         return table
-    remark = f"most names tell who performs, but {len(found)} of {len(rows)} do not: {listed(found[:3])}; rename them"
+    remark = f"most names contain a subject, but {len(found)} of {len(rows)} do not: {listed(found[:3])}; rename them"
     return replace(table, remarks=(*table.remarks, remark))
 
 
 def _rate(length: Probe) -> float:
-    """Frames per second; 0 where there are too few."""
+    """Frames per second; 0 if there are too few."""
     return round((length.frames - 1) / length.seconds, 3) if length.seconds > 0 else 0.0
 
 
 def _file_name(text: str) -> str:
-    """A name that may be part of a cache folder's."""
+    """Make a text safe for use in the name of a cache folder."""
     return re.sub(r"[^\w.-]+", "_", text)[:64].lstrip(".") or "files"
 
 
 def _labels(rows: Sequence[Row], settings: Settings, root: Path) -> tuple[str, ...]:
-    """Class names in their order.
+    """Return the class names in order.
 
     Raises:
-        DataError: Fewer than two, or one that ``dataset.toml`` does not know.
+        DataError: There are fewer than two, or one is missing from ``labels`` in ``dataset.toml``.
     """
     present = {row.label for row in rows}
     _require_unlike(sorted(present), root)
@@ -405,13 +406,13 @@ def _labels(rows: Sequence[Row], settings: Settings, root: Path) -> tuple[str, .
 
 
 def _unlabelled(root: Path, table: Table) -> DataError:
-    """Nothing to train on; where images lie in a folder of their class themselves, that is the likely reason."""
+    """The error for a folder without labelled recordings; images directly in a class folder are the likely reason."""
     paths = [path for row in table.rows for path in row.files.values()]
     if loose := next((path for path in paths if len(path.parts) == 1 and (root / path).is_dir()), None):
         return DataError(
-            f"{root} has images in {printable(str(loose))}, and no folder of a class above it",
+            f"{root} has images in {printable(str(loose))} without a class folder above it",
             f"a folder for each clip, {printable(str(loose))}/CLIP/0001.png: an action is more than one image",
-            "sort the images of each clip into one",
+            "move the images of each clip into a folder of its own",
         )
     return DataError(
         f"{root} has no labelled recording",
@@ -421,12 +422,12 @@ def _unlabelled(root: Path, table: Table) -> DataError:
 
 
 def _in_order(label: str) -> tuple[int, str]:
-    """Sorted by name, numbers by their value."""
+    """Sort key: by name, numbers by value."""
     return (int(label), "") if label.isdecimal() and len(label) < 10 else (-1, label)
 
 
 def _require_unlike(labels: Sequence[str], root: Path) -> None:
-    """Raise a DataError where two classes are one but for capitals, blanks and what stands for blanks."""
+    """Raise a DataError if two class names differ only in capitals, blanks, ``_`` or ``-``."""
     seen: dict[str, str] = {}
     for label in labels:
         other = seen.setdefault(plain(label), label)
@@ -441,10 +442,10 @@ def _require_unlike(labels: Sequence[str], root: Path) -> None:
 def _flip_labels(labels: Sequence[str], settings: Settings) -> tuple[int, ...] | None:
     if settings.mirror is None:
         return None
-    turned = {one: other for pair in settings.mirror for one, other in (pair, pair[::-1])}
-    unknown = sorted(turned.keys() - set(labels))
+    mirrored = {label: opposite for pair in settings.mirror for label, opposite in (pair, pair[::-1])}
+    unknown = sorted(mirrored.keys() - set(labels))
     if unknown:
         raise DataError(
             f"mirror in dataset.toml names {listed(unknown)}", f"classes: {', '.join(labels)}", "correct mirror"
         )
-    return tuple(labels.index(turned.get(label, label)) for label in labels)
+    return tuple(labels.index(mirrored.get(label, label)) for label in labels)

@@ -1,4 +1,4 @@
-"""The files of one's own recordings: videos, folders of images, arrays and signals, each read as one clip."""
+"""Readers of recorded files: videos, folders of images, arrays and signals, each read as one clip."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ from kd_edge.types import Clip, Image, Int64
 Kind = Literal["video", "images", "array", "signal"]
 
 VERSION = 2
+"""Version of the reading code; part of the cache keys, so that changing it rebuilds caches."""
 ANY_HEIGHT_PX = 1 << 16
-"""No picture is higher."""
-"""Of how files are read: another one makes caches anew."""
+"""A height limit that no picture exceeds."""
 STAMPS = "stamps.csv"
-"""Beside the images of a sequence: a line ``stamp_ns`` and one number for each image."""
+"""File next to the images of a sequence: a line ``stamp_ns`` and one number per image."""
 TEXTS = (".csv", ".txt")
-"""Endings of files that are read as signals."""
+"""Suffixes of files that are read as signals."""
 ENDINGS = (*VIDEOS, ".npy", *PAGES, *TEXTS)
 MOST_BYTES = 4_000_000_000
-"""Of one decoded clip: two minutes of colour, 640 x 480, 30 times a second."""
+"""Limit for one decoded clip: two minutes of colour at 640 x 480 and 30 frames per second."""
 _AXES = ("x", "y", "z")
 _TIMES = ("t", "time", "time_s", "timestamp", "stamp", "stamp_ns")
 LATE_SECONDS = 0.5
-"""A piece may end so much after its recording does: whoever marked it did so by hand."""
-_SAME_NS = 500_000  # files and people write milliseconds
+"""How long after its recording a piece may end, because pieces are marked by hand."""
+_SAME_NS = 500_000  # stamps are often given in milliseconds
 
 
 class Values(NamedTuple):
-    """What a file holds.
+    """Type of a file's content.
 
     Attributes:
-        dtype: ``uint8`` or ``uint16`` of pictures, ``float32`` of signals.
-        is_picture: Whether it is made of pictures.
-        axes: Of a signal (T, axes); 0 of anything else.
+        dtype: ``uint8`` or ``uint16`` for pictures, ``float32`` for signals.
+        is_picture: Whether the file contains pictures.
+        axes: Number of axes of a signal (T, axes); 0 for anything else.
     """
 
     dtype: str
@@ -62,14 +62,14 @@ class Values(NamedTuple):
 
 
 class Header(NamedTuple):
-    """What a recording's header says; of pictures none is decoded but the first of a folder of images.
+    """Header of a recording; no picture is decoded except the first of a folder of images.
 
     Attributes:
-        frames: Number of frames; 0 when the header does not tell.
+        frames: Number of frames; 0 if the header lacks it.
         seconds: Time from the first to the last frame.
-        fps: Frames per second; 0 of fewer than two.
+        fps: Frames per second; 0 for fewer than two frames.
         dtype: Type of a value.
-        size: Height and width in pixels, turned as the settings say; None of signals.
+        size: Height and width in pixels, after the configured rotation; None for signals.
     """
 
     frames: int
@@ -80,11 +80,11 @@ class Header(NamedTuple):
 
 
 class Stills(NamedTuple):
-    """Pictures that are reached by their number, none of them read yet.
+    """Pictures that are read lazily by index.
 
     Attributes:
-        stamps_ns: (T,) since the first one, increasing.
-        picture: The one of a number, as ``Media.read`` gives it; raises a DataError where it is damaged.
+        stamps_ns: (T,) time since the first picture, increasing.
+        picture: Returns the picture of an index as ``Media.read`` does; raises a DataError if it is damaged.
     """
 
     stamps_ns: Int64
@@ -95,7 +95,7 @@ class Media:
     """Reads the files of one modality.
 
     Args:
-        settings: What ``dataset.toml`` says of it.
+        settings: Its settings in ``dataset.toml``.
         channels: 1 or 3 for pictures.
         max_height_px: Higher pictures are scaled down to this height while decoding.
     """
@@ -105,23 +105,23 @@ class Media:
 
     @property
     def channels(self) -> Literal[1, 3]:
-        """Of its pictures."""
+        """Number of channels of the pictures."""
         return self._channels
 
     @property
     def key(self) -> str:
-        """Everything beside the file that decides what is read and what it is taken for."""
-        settings = self._settings.model_dump_json(exclude={"joint"})  # of skeletons alone: see ``Skeletons.key``
+        """Everything except the file that determines the result of reading."""
+        settings = self._settings.model_dump_json(exclude={"joint"})  # for skeletons only: see ``Skeletons.key``
         return f"files{VERSION}-c{self._channels}-h{self._max_height_px}-{settings}-{decoder_key()}"
 
     def read(self, path: Path, start_s: float = 0.0, end_s: float | None = None) -> Clip:
-        """A recording, or the piece of it from ``start_s`` until before ``end_s``; stamps are 0 at its first frame.
+        """Read a recording, or its piece from ``start_s`` up to, excluding, ``end_s``; stamps begin at 0.
 
         Returns:
             (T, H, W) or (T, H, W, 3), uint8 or uint16; a signal (T, ...) float32.
 
         Raises:
-            DataError: Absent, damaged or shorter than the piece; the file is named.
+            DataError: The file is missing, damaged or shorter than the piece.
         """
         kind = _kind_of(path)
         if kind == "signal":
@@ -137,14 +137,14 @@ class Media:
         return Clip(self.upright(clip.frames), clip.stamps_ns)
 
     def upright(self, frames: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Pictures (T, H, W[, 3]) turned as the settings say."""
+        """Rotate pictures (T, H, W[, 3]) as configured."""
         return np.ascontiguousarray(np.rot90(frames, -self._settings.rotation // 90, axes=(1, 2)))
 
     def stills(self, path: Path) -> Stills | None:
-        """Pictures of a folder of images or of an array, to be read one at a time; None of a video.
+        """Return the pictures of a folder of images or of an array for lazy reading; None for a video.
 
         Raises:
-            DataError: Absent, damaged or no pictures.
+            DataError: The file is missing, damaged or contains no pictures.
         """
         kind = _kind_of(path)
         if kind == "video":
@@ -166,10 +166,10 @@ class Media:
         return picture
 
     def probe(self, path: Path) -> Probe:
-        """Length by the header; pictures are not decoded.
+        """Read the length from the header, without decoding pictures.
 
         Raises:
-            DataError: Absent or damaged.
+            DataError: The file is missing or damaged.
         """
         kind = _kind_of(path)
         if kind == "video":
@@ -183,10 +183,10 @@ class Media:
         return Probe(len(stamps), float(stamps[-1] - stamps[0]) / 1e9)
 
     def header(self, path: Path) -> Header:
-        """All of ``probe`` and ``values`` and the size of the pictures; the file is opened once.
+        """Return the results of ``probe`` and ``values`` and the size of the pictures, opening the file once.
 
         Raises:
-            DataError: Absent or damaged.
+            DataError: The file is missing or damaged.
         """
         kind = _kind_of(path)
         if kind == "video":
@@ -213,10 +213,10 @@ class Media:
         return size[::-1] if self._settings.rotation % 180 else size
 
     def values(self, path: Path) -> Values:
-        """What the file holds, by its first frame.
+        """Return the type of the file's content, judged by its first frame.
 
         Raises:
-            DataError: Absent or damaged.
+            DataError: The file is missing or damaged.
         """
         kind = _kind_of(path)
         if kind == "video":
@@ -234,12 +234,12 @@ class Media:
         info, grey = video_info(path), self._channels == 1
         if info.dtype == "uint16" and info.channels < self._channels:
             raise DataError(
-                f"{path} is grey of more than 8 bit", "colour, as its modality's band says", "set band in dataset.toml"
+                f"{path} is grey of more than 8 bit", "colour, the band of its modality", "set band in dataset.toml"
             )
         if info.seconds:
             _check_piece(path, info.seconds, start_s, end_s)
         seconds = (max(info.seconds, info.frames / info.fps) if end_s is None else end_s) - start_s
-        scale = min(1.0, self._max_height_px / min(info.height_px, info.width_px))  # it may be turned
+        scale = min(1.0, self._max_height_px / min(info.height_px, info.width_px))  # it may be rotated
         pixels = info.height_px * info.width_px * scale**2
         _check_size(path, seconds * info.fps * pixels * self._channels * np.dtype(info.dtype).itemsize)
         return read_video(path, gray=grey, start_s=start_s, end_s=end_s, max_height_px=self._max_height_px, whole=True)
@@ -253,7 +253,7 @@ class Media:
         pictures = [self._image(file) for file in chosen]
         if len({(picture.shape, picture.dtype) for picture in pictures}) > 1:
             raise _damaged(path, "its images differ in size or type")
-        return _beginning(np.stack(pictures), stamps[inside])
+        return _starting_at_zero(np.stack(pictures), stamps[inside])
 
     def _array(self, path: Path, start_s: float, end_s: float | None) -> Clip:
         frames = _opened(path)
@@ -261,23 +261,23 @@ class Media:
         inside = _inside(path, stamps, start_s, end_s)
         _check_size(path, int(inside.sum()) * frames[0].nbytes)
         if isinstance(frames, np.ndarray) and frames.dtype.kind == "f":
-            return _beginning(np.array(frames[inside], dtype=np.float32), stamps[inside])
+            return _starting_at_zero(np.array(frames[inside], dtype=np.float32), stamps[inside])
         try:
             pictures = [self._fitting(np.array(frames[int(k)])) for k in np.flatnonzero(inside)]
         except ValueError as error:
             raise _damaged(path, reason(error)) from error
-        return _beginning(np.stack(pictures), stamps[inside])
+        return _starting_at_zero(np.stack(pictures), stamps[inside])
 
     def _signal(self, path: Path) -> Clip:
         signal = read_signal(path, _columns(path, self._settings.columns), self._settings.rate_hz)
-        evenly = np.round(np.arange(len(signal.values)) * 1e9 / self._settings.rate_hz).astype(np.int64)
-        return Clip(signal.values, evenly if signal.stamps_ns is None else signal.stamps_ns)
+        regular_ns = np.round(np.arange(len(signal.values)) * 1e9 / self._settings.rate_hz).astype(np.int64)
+        return Clip(signal.values, regular_ns if signal.stamps_ns is None else signal.stamps_ns)
 
     def _image(self, file: Path) -> npt.NDArray[Any]:
         return self._fitting(read_image(file, grey=self._channels == 1))
 
     def _fitting(self, picture: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """A picture with the modality's channels, and no higher than it may be."""
+        """Convert a picture to the modality's channels and scale it down to the height limit."""
         height, width = picture.shape[:2]
         cv2 = import_extra("cv2", "cpu")
         if picture.ndim == 3 and self._channels == 1:
@@ -291,17 +291,17 @@ class Media:
         return smaller
 
     def _stamps(self, path: Path, count: int) -> Int64:
-        """(count,) ns: those beside the images, or evenly spaced ones."""
+        """(count,) ns: the stamps in the folder of images, or evenly spaced ones."""
         if path.is_dir() and is_file(path / STAMPS):
             return _stamps_of(path / STAMPS, count)
         return np.round(np.arange(count) * 1e9 / (self._settings.fps or DEFAULT_FPS)).astype(np.int64)
 
 
 def deep_or_grey(path: Path) -> Literal["deep", "grey", ""]:
-    """Whether a recording's first picture is grey of more than 8 bit, or grey (equal colours are), or neither.
+    """Whether a recording's first picture is grey of more than 8 bit, grey (also as equal channels), or neither.
 
     Raises:
-        DataError: Absent or damaged.
+        DataError: The file is missing or damaged.
     """
     kind = _kind_of(path)
     if kind == "signal":
@@ -312,7 +312,7 @@ def deep_or_grey(path: Path) -> Literal["deep", "grey", ""]:
             return "deep" if info.channels == 1 else ""
         first = next((frame.image for frame in iterate_video(path, stop=1)), None)
         if first is None:
-            raise _damaged(path, "it has no picture")
+            raise _damaged(path, "it contains no picture")
     else:
         first = read_image(_image_files(path)[0]) if kind == "images" else _first_of(path)[0]
     if first.dtype == np.uint16 and first.ndim == 2:
@@ -324,7 +324,7 @@ def deep_or_grey(path: Path) -> Literal["deep", "grey", ""]:
 
 
 def _first_of(path: Path) -> tuple[npt.NDArray[Any], int]:
-    """The first frame of an array or of pages, and how many there are."""
+    """The first frame of an array or of pages, and the number of frames."""
     opened = _opened(path)
     try:
         return np.array(opened[0]), len(opened)
@@ -334,20 +334,20 @@ def _first_of(path: Path) -> tuple[npt.NDArray[Any], int]:
 
 
 def rate_of(frames: int, seconds: float) -> float:
-    """Frames per second; 0 of fewer than two."""
+    """Frames per second; 0 for fewer than two frames."""
     return round((frames - 1) / seconds, 3) if seconds > 0 else 0.0
 
 
 def _kind_of(path: Path) -> Kind:
-    """What a file or folder holds: signals by their name, all others by what is in them.
+    """Kind of a file or folder: signals are recognised by suffix, others by content.
 
     Raises:
-        DataError: Nothing that is known, or it is not there.
+        DataError: The file is missing or of an unknown kind.
     """
     if path.is_dir():
         return "images"
     if not is_file(path):
-        raise DataError(f"no file {path}", "a recording", "correct its path in the manifest, or bring it back")
+        raise DataError(f"no file {path}", "a recording", "correct its path in the manifest, or restore the file")
     if path.suffix.lower() in TEXTS:
         return "signal"
     try:
@@ -359,7 +359,7 @@ def _kind_of(path: Path) -> Kind:
     if kind == "video":
         return "video"
     raise DataError(
-        f"{path} is of a kind that is not known",
+        f"{path} is of an unknown kind",
         f"one of {', '.join(ENDINGS)}, or a folder of images",
         "convert it, for example with ffmpeg",
     )
@@ -367,19 +367,19 @@ def _kind_of(path: Path) -> Kind:
 
 def _cut(path: Path, clip: Clip, start_s: float, end_s: float | None) -> Clip:
     inside = _inside(path, clip.stamps_ns, start_s, end_s)
-    return _beginning(clip.frames[inside], clip.stamps_ns[inside])
+    return _starting_at_zero(clip.frames[inside], clip.stamps_ns[inside])
 
 
-def _beginning(frames: npt.NDArray[Any], stamps_ns: Int64) -> Clip:
-    """A clip whose stamps begin at 0."""
+def _starting_at_zero(frames: npt.NDArray[Any], stamps_ns: Int64) -> Clip:
+    """Return a clip whose stamps begin at 0."""
     return Clip(frames, stamps_ns - stamps_ns[0])
 
 
 def _inside(path: Path, stamps_ns: Int64, start_s: float, end_s: float | None) -> npt.NDArray[np.bool_]:
-    """Which frames lie in a piece.
+    """Mask of the frames inside a piece.
 
     Raises:
-        DataError: None does, or the piece goes on after the recording's end.
+        DataError: There are none, or the piece extends past the end of the recording.
     """
     since_ns = stamps_ns - stamps_ns[0]
     _check_piece(path, float(since_ns[-1]) / 1e9, start_s, end_s)
@@ -399,29 +399,29 @@ def _check_piece(path: Path, length_s: float, start_s: float, end_s: float | Non
 def _beyond(path: Path, length_s: float, start_s: float, end_s: float | None) -> DataError:
     piece = f"{start_s:g} s to {'its end' if end_s is None else f'{end_s:g} s'}"
     return DataError(
-        f"{path} lasts {length_s:.2f} s, its piece goes from {piece}",
+        f"{path} lasts {length_s:.2f} s, its piece extends from {piece}",
         "a piece inside the recording, with a frame in it",
         "correct start_s and end_s in the manifest",
     )
 
 
 def _check_size(path: Path, wanted_bytes: float) -> None:
-    """A clip lies in memory as a whole: a long recording is to be cut into pieces."""
+    """Raise a DataError if a clip is too large; clips are held in memory as a whole."""
     if wanted_bytes > MOST_BYTES:
         raise DataError(
             f"{path} as one clip takes {wanted_bytes / 1e9:.1f} GB",
             f"clips of at most {MOST_BYTES / 1e9:g} GB",
-            "name its pieces in a manifest (start_s, end_s)",
+            "cut it into pieces in a manifest (start_s, end_s)",
         )
 
 
 def _image_files(folder: Path) -> list[Path]:
-    """A folder's images in the order of the numbers in their names; files that begin with a dot are none of them."""
+    """A folder's images in the order of the numbers in their names; names that begin with a dot are skipped."""
     return sequence(folder)
 
 
 def _opened(path: Path) -> npt.NDArray[Any] | Pages:
-    """An array as it lies in its file: (T, H, W[, 3]) pictures, or a signal (T, ...) of numbers."""
+    """Open an array as stored: (T, H, W[, 3]) pictures, or a signal (T, ...) of numbers."""
     try:
         with open_regular(path) as file:
             has_pages = is_tiff(file.read(4))
@@ -430,8 +430,8 @@ def _opened(path: Path) -> npt.NDArray[Any] | Pages:
         raise _damaged(path, reason(error)) from error
     is_picture = array.dtype in (np.uint8, np.uint16) and (array.ndim == 3 or array.shape[3:] == (3,))
     if 0 in array.shape or not (is_picture or (array.dtype.kind == "f" and array.ndim >= 2)):
-        wanted = "uint8 or uint16 (T, H, W[, 3]), or a signal (T, N) of floats"
-        raise _damaged(path, f"it holds {array.dtype} {array.shape}, not {wanted}")
+        expected = "uint8 or uint16 (T, H, W[, 3]), or a signal (T, N) of floats"
+        raise _damaged(path, f"it contains {array.dtype} {array.shape}, not {expected}")
     if is_picture:
         try:
             check_pixels(array.shape[2], array.shape[1])
@@ -451,14 +451,14 @@ def _stamps_of(file: Path, count: int) -> Int64:
 
 
 def _columns(path: Path, wanted: tuple[str, ...] | None) -> Columns:
-    """Where a signal has its axes and its time.
+    """Find the columns of a signal's axes and its time.
 
     Args:
-        path: The file; without a first line of names it has three axes, and behind them, if anything, the time.
-        wanted: Names of the axes; None takes the three that there are beside the time.
+        path: The file; without a header line it has three axes, optionally followed by the time.
+        wanted: Names of the axes; None takes the only three columns besides the time.
 
     Raises:
-        DataError: There are others, or the wanted ones are not there, one behind the other.
+        DataError: There are further columns, or the wanted ones are missing or not adjacent.
     """
     names = _names(path)
     time = next((k for k, name in enumerate(names) if name in _TIMES), None)
@@ -468,19 +468,20 @@ def _columns(path: Path, wanted: tuple[str, ...] | None) -> Columns:
         others = [k for k in range(len(names)) if k != time]
         found = others[0] if len(others) == len(_AXES) and others[-1] - others[0] == 2 else None
     else:
-        asked = [name.strip().lower() for name in wanted]
-        found = next((k for k in range(len(names)) if names[k : k + len(asked)] == asked), None)
+        axes = [name.strip().lower() for name in wanted]
+        found = next((k for k in range(len(names)) if names[k : k + len(axes)] == axes), None)
     if found is None:
+        shown = printable(", ".join(names[:20]))
         raise DataError(
-            f"{path} has the columns {printable(', '.join(names[:20])) or 'of no names'}",
-            f"the axes {', '.join(wanted or _AXES)}, one behind the other, and the time",
-            "name the three that are meant in dataset.toml: columns = ['x', 'y', 'z'] below the modality",
+            f"{path} has {f'the columns {shown}' if shown else 'columns without names'}",
+            f"the axes {', '.join(wanted or _AXES)} next to each other, and the time",
+            "name the three axes in dataset.toml: columns = ['x', 'y', 'z'] below the modality",
         )
     return Columns(found, len(names) if time is None else time, time is not None)
 
 
 def _names(path: Path) -> list[str]:
-    """Names of the columns in small letters; empty where the first line has numbers."""
+    """Names of the columns in lower case; empty if the first line contains numbers."""
     try:
         with open_regular(path) as file:
             line = file.readline(4096).decode("utf-8-sig", "replace")
@@ -501,5 +502,5 @@ def _is_number(text: str) -> bool:
 
 def _damaged(path: Path, found: str) -> DataError:
     return DataError(
-        f"{path} is damaged: {found}", "a readable recording", "fetch it again; training goes on without it"
+        f"{path} is damaged: {found}", "a readable recording", "fetch it again; training continues without it"
     )

@@ -1,7 +1,7 @@
-"""What the names of one's own recordings tell where nobody has said how they are made up: who performs, which action.
+"""Read subject, action, trial and view from the names of recordings when no pattern is given.
 
-Only what cannot well be anything else is taken: a letter or word that is usual before a number (``s03``, ``subject3``,
-``trial_2``), or, of words without one, the column whose words come back in other classes, as people's names do.
+Only unambiguous parts are used: a usual letter or word before a number (``s03``, ``subject3``, ``trial_2``) or, for
+words without a number, the position whose words recur in other classes, as people's names do.
 """
 
 from __future__ import annotations
@@ -20,84 +20,84 @@ _WORDS: Mapping[str, tuple[str, ...]] = {
     "label": ("a", "act", "action", "class", "gesture", "label"),
     "group": ("g", "group"),
 }
-"""What stands before a number in names of recordings. Groups are of the same people (UCF101)."""
+"""Words before a number in names of recordings. A group is of the same people (UCF101)."""
 _FIELD_OF = {word: field for field, words in _WORDS.items() for word in words}
 _SPELT_OUT = 3
-"""Only a word of so many letters is believed to say what the next word is (``subject_anna``)."""
+"""Only a word of more letters than this names the field of the next word (``subject_anna``)."""
 _SEPARATORS = re.compile(r"[/_\-. ]+")
 _RUN_TOGETHER = re.compile(r"(?:[A-Za-z]+\d+){2,}")
 _LETTERS_NUMBER = re.compile(r"([A-Za-z]+)(\d+)")
 
 _MOST = 0.9
-"""What so many names tell is taken, though a few strays do not."""
+"""A field is used if at least this share of the names contains it, so that a few strays do not matter."""
 
-Told = dict[str, str]
-"""Field (``subject``, ``trial``, ``view``, ``label``) -> what a name says of it."""
+Fields = dict[str, str]
+"""Field (``subject``, ``trial``, ``view``, ``label``) -> its text in a name."""
 
 
 def is_subject(name: str) -> bool:
-    """Whether a folder's name is a numbered person: ``s01``, ``subject_3``."""
+    """Whether a folder name is a numbered person: ``s01``, ``subject_3``."""
     match = re.fullmatch(r"([A-Za-z]+)[_\- ]?\d+", name)
     return match is not None and _FIELD_OF.get(match[1].lower()) == "subject"
 
 
 def person(name: str) -> str:
-    """A subject's name without what people write differently: capitals, and zeros before a number."""
+    """Normalise a subject's name: case-folded, without leading zeros in numbers."""
     return re.sub(r"(?<!\d)0+(?=\d)", "", name.casefold())
 
 
 def other_spellings(names: Iterable[str]) -> dict[str, str]:
-    """Subject that is one spelled before, but for capitals and zeros before a number -> how it was spelled first."""
+    """Map each subject that differs from an earlier one only by capitals or leading zeros to the earlier spelling."""
     first: dict[str, str] = {}
     spelled = {name: first.setdefault(person(name), name) for name in names if name}
-    return {name: other for name, other in spelled.items() if name != other}
+    return {name: earlier for name, earlier in spelled.items() if name != earlier}
 
 
 def strays(labels: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Names that do not tell who performs where most do, but too few for ``told_by_names`` to take it.
+    """Names without a subject, if most names have one but too few for ``fields_from_names`` to use it.
 
     Args:
         labels: Class of each recording.
-        names: As for ``told_by_names``.
+        names: See ``fields_from_names``.
     """
     tokens = [_tokens(name) for name in names]
-    telling = [not {"subject", "group"}.isdisjoint(_numbered(its)) for its in tokens]
-    if not any(telling):
+    has_subject = [not {"subject", "group"}.isdisjoint(_numbered(words)) for words in tokens]
+    if not any(has_subject):
         usual = _usual_length(tokens)
-        telling = [len(its) == usual for its in tokens]
-        if not _people([its for its in tokens if len(its) == usual], list(compress(labels, telling))):
+        has_subject = [len(words) == usual for words in tokens]
+        if not _people([words for words in tokens if len(words) == usual], list(compress(labels, has_subject))):
             return []
-    if not len(names) / 2 <= sum(telling) < _MOST * len(names):
+    if not len(names) / 2 <= sum(has_subject) < _MOST * len(names):
         return []
-    return [name for name, tells in zip(names, telling, strict=True) if not tells]
+    return [name for name, has_one in zip(names, has_subject, strict=True) if not has_one]
 
 
-def told_by_names(labels: Sequence[str], names: Sequence[str], where: str) -> list[Told]:
-    """What each recording's name tells beside its class: a class where all names do, the rest where nine in ten do.
+def fields_from_names(labels: Sequence[str], names: Sequence[str], where: str) -> list[Fields]:
+    """Read the fields of each recording's name: the class if all names contain it, others if nine in ten do.
 
     Args:
-        labels: Class of each recording by its folder; all empty where no folder names classes, then names may.
-        names: What is left of each path below its class's folder without modality and ending, as ``anna/take_03``.
+        labels: Class of each recording by its folder; if all are empty, the class is read from the names.
+        names: Path of each recording below its class folder without modality and suffix, for example ``anna/take_03``.
         where: The folder, for messages.
 
     Raises:
-        DataError: No folder names a class, and two words of the names could.
+        DataError: There are no class folders, and two words of the names could be the class.
     """
     tokens = [_tokens(name) for name in names]
-    told = [_numbered(its) for its in tokens]
-    counts = Counter(field for its in told for field in its)
-    common = {field for field, n in counts.items() if n >= (1 if field == "label" else _MOST) * len(told)}
-    told = [{field: its[field] for field in its if field in common} for its in told]
+    fields = [_numbered(words) for words in tokens]
+    counts = Counter(field for values in fields for field in values)
+    common = {field for field, n in counts.items() if n >= (1 if field == "label" else _MOST) * len(fields)}
+    fields = [{field: values[field] for field in values if field in common} for values in fields]
     if not any(labels):
-        _tell_labels(told, tokens, names, where)
-        labels = [its.get("label", "") for its in told]
+        _add_labels(fields, tokens, names, where)
+        labels = [values.get("label", "") for values in fields]
     if "subject" not in common:
-        _tell_subjects(told, tokens, labels)
-    return [{field: text for field, text in its.items() if field != "group"} for its in told]
+        _add_subjects(fields, tokens, labels)
+    return [{field: text for field, text in values.items() if field != "group"} for values in fields]
 
 
 def _tokens(name: str) -> list[str]:
-    """Words and numbers of a name; what runs together as ``S001C002`` is taken apart."""
+    """Words and numbers of a name; run-together ones such as ``S001C002`` are split."""
     found: list[str] = []
     for part in filter(None, _SEPARATORS.split(name)):
         together = _RUN_TOGETHER.fullmatch(part) is not None
@@ -105,44 +105,44 @@ def _tokens(name: str) -> list[str]:
     return found
 
 
-def _numbered(tokens: Sequence[str]) -> Told:
-    """Fields that a letter or word before a number, or a word that is spelt out, names; the first of each counts."""
-    told: Told = {}
+def _numbered(tokens: Sequence[str]) -> Fields:
+    """Fields named by a letter or word before a number, or by a spelt-out word; the first of each counts."""
+    fields: Fields = {}
     for token, following in zip_longest(tokens, tokens[1:], fillvalue=""):
         match = _LETTERS_NUMBER.fullmatch(token)
         field = _FIELD_OF.get(match[1].lower() if match else token.lower())
         if field is None:
             continue
         if match:
-            told.setdefault(field, token if field == "label" else match[2])
+            fields.setdefault(field, token if field == "label" else match[2])
             if token[0] in "Pp" and field == "subject":  # S001P003: the third person of the first setup
-                told[field] = match[2]
+                fields[field] = match[2]
         elif following and (following.isdigit() or len(token) > _SPELT_OUT):
-            told.setdefault(field, following)
-    return told
+            fields.setdefault(field, following)
+    return fields
 
 
-def _tell_labels(told: Sequence[Told], tokens: Sequence[Sequence[str]], names: Sequence[str], where: str) -> None:
-    """Add the class where files lie in no class's folder: the only word of the names that changes and comes back."""
-    if told and "label" in told[0]:
+def _add_labels(fields: Sequence[Fields], tokens: Sequence[Sequence[str]], names: Sequence[str], where: str) -> None:
+    """Add the class of files outside class folders: the only word of the names that varies and recurs."""
+    if fields and "label" in fields[0]:
         return
-    if len({len(its) for its in tokens}) > 1:  # names of one and of two words: "wave_01", "sit_down_01"
-        words = ["_".join(_leading_words(its)) for its in tokens]
-        if all(words) and _come_back(words):
-            for its, word in zip(told, words, strict=True):
-                its["label"] = word
+    if len({len(words) for words in tokens}) > 1:  # names of one and of two words: "wave_01", "sit_down_01"
+        labels = ["_".join(_leading_words(words)) for words in tokens]
+        if all(labels) and _recur(labels):
+            for values, label in zip(fields, labels, strict=True):
+                values["label"] = label
         return
-    columns = [column for column in _word_columns(tokens) if _come_back(column)]
+    columns = [column for column in _word_columns(tokens) if _recur(column)]
     if len(columns) == 1:
-        for its, word in zip(told, columns[0], strict=True):
-            its["label"] = word
+        for values, label in zip(fields, columns[0], strict=True):
+            values["label"] = label
     elif columns:
-        one, other = columns[0][0], columns[1][0]
+        first, second = columns[0][0], columns[1][0]
         raise DataError(
-            f"{where} has files by no class's folder, whose names have two words that change: '{printable(one)}' and "
-            f"'{printable(other)}' in '{printable(names[0])}'",
+            f"{where} has files outside class folders whose names have two words that vary: '{printable(first)}' and "
+            f"'{printable(second)}' in '{printable(names[0])}'",
             "to know which of them is the class",
-            "say --pattern '{label}_{subject}_{trial}' or whatever it is (pattern in dataset.toml), or use folders",
+            "give a pattern such as --pattern '{label}_{subject}_{trial}' (pattern in dataset.toml), or use folders",
         )
 
 
@@ -151,53 +151,53 @@ def _leading_words(tokens: Sequence[str]) -> list[str]:
     return list(tokens[:first])
 
 
-def _tell_subjects(told: Sequence[Told], tokens: Sequence[Sequence[str]], labels: Sequence[str]) -> None:
-    """Add who performs: groups of the same people, else words that come back in other classes."""
-    if any("group" in its for its in told):
-        for its in told:
-            its.update({"subject": its["group"]} if "group" in its else {})
+def _add_subjects(fields: Sequence[Fields], tokens: Sequence[Sequence[str]], labels: Sequence[str]) -> None:
+    """Add the subject: the group if names contain one, otherwise the word that recurs in other classes."""
+    if any("group" in values for values in fields):
+        for values in fields:
+            values.update({"subject": values["group"]} if "group" in values else {})
         return
     usual = _usual_length(tokens)
-    chosen = [k for k, its in enumerate(tokens) if len(its) == usual]
+    chosen = [k for k, words in enumerate(tokens) if len(words) == usual]
     if len(chosen) >= _MOST * len(tokens):
         people = _people([tokens[k] for k in chosen], [labels[k] for k in chosen])
         for k, word in zip(chosen, people, strict=False):
-            told[k]["subject"] = word
+            fields[k]["subject"] = word
 
 
 def _usual_length(tokens: Sequence[Sequence[str]]) -> int:
-    """Of how many words and numbers most names are made."""
+    """The most frequent number of tokens in a name."""
     return max(Counter(map(len, tokens)).items(), key=lambda item: item[1], default=(0, 0))[0]
 
 
 def _people(tokens: Sequence[Sequence[str]], labels: Sequence[str]) -> list[str]:
-    """The words of equally long names that come back in other classes; none where there are none."""
+    """The words of equally long names that recur in other classes; empty if there are none."""
     for column in _word_columns(tokens):
-        alike = [person(word) for word in column]
-        if _come_back(alike) and _in_several_classes(alike, labels):
+        normalised = [person(word) for word in column]
+        if _recur(normalised) and _in_several_classes(normalised, labels):
             return column
     return []
 
 
 def _word_columns(tokens: Sequence[Sequence[str]]) -> Iterator[list[str]]:
-    """What stands at one place of all the names, where it is a word without digits in each."""
+    """Yield the words at one position of all names, if none contains a digit."""
     for column in zip(*tokens, strict=True):
         if not any(map(_has_digit, column)):
             yield list(column)
 
 
-def _come_back(words: Sequence[str]) -> bool:
-    """Whether there are at least two words, and each of them occurs again."""
+def _recur(words: Sequence[str]) -> bool:
+    """Whether there are at least two different words and each occurs more than once."""
     counts = Counter(words)
     return len(counts) > 1 and min(counts.values()) > 1
 
 
 def _in_several_classes(words: Sequence[str], labels: Sequence[str]) -> bool:
-    """Whether words are none of a class: each but one in five occurs in more than one."""
+    """Whether at least four in five words occur in more than one class."""
     classes = defaultdict[str, set[str]](set)
     for word, label in zip(words, labels, strict=True):
         classes[word].add(label)
-    return sum(len(its) > 1 for its in classes.values()) >= 0.8 * len(classes)
+    return sum(len(labels_of_word) > 1 for labels_of_word in classes.values()) >= 0.8 * len(classes)
 
 
 def _has_digit(token: str) -> bool:

@@ -1,4 +1,4 @@
-"""``dataset.toml``: what files and folders do not say of one's own recordings. Everything in it is optional."""
+"""Settings of a folder of recordings in ``dataset.toml``. Every key is optional."""
 
 from __future__ import annotations
 
@@ -30,29 +30,30 @@ _BANDS: dict[Band, tuple[str, ...]] = {
     "lwir": ("lwir", "fir", "thermal", "heat"),
     "depth": ("depth", "distance"),
 }
-"""What a modality is by its name, numbers behind it aside (``ir0``)."""
+"""Band of a modality by its name, ignoring a trailing number (``ir0``)."""
 _SENSORS = ("skeleton", "pose", "acc", "accel", "gyro", "mag", "imu", "inertial", "orientation")
 
 
 class Modality(BaseModel):
-    """What one modality's files hold.
+    """Format of one modality's files.
 
     Attributes:
-        band: What the camera sees; None goes by the modality's name (``ir``, ``thermal``, ``depth``), else ``rgb``.
-        dtype: Type of a pixel; None: that of the first file.
-        unit: Unit of a value; None is ``intensity``, of depth ``mm``.
-        range: Lowest and highest value, which differ; None is that of the pixels' type, of depth 0 to 4000.
-        fps: Frame rate of files without stamps, 1/s. None: 30.
+        band: Spectral band of the camera; None takes it from the modality's name (``ir``, ``thermal``, ``depth``),
+            otherwise ``rgb``.
+        dtype: Type of a pixel; None for that of the first file.
+        unit: Unit of a value; None for ``intensity``, or ``mm`` for depth.
+        range: Lowest and highest value; None for the range of the pixel type, or 0 to 4000 for depth.
+        fps: Frame rate of files without stamps, 1/s; None for 30.
         rate_hz: Nominal rate of a sensor's signal, 1/s.
-        columns: Names of a signal's three axes in the first line of its files; None: the only three beside the time.
-        rotation: Degrees to turn pictures by, clockwise.
-        limbs: Pairs of joints of a skeleton, from 0; None goes by their number where it is a usual one.
-        joint: What a skeleton holds of a joint: its position in two or three axes and, as ``c``, how sure it is, where
-            0 and less is not seen. None goes by how many numbers there are: xy, xyz, xyzc.
-        up: Which axis of a skeleton points upwards; ``-y`` where y counts rows of a picture.
-        offset_s: How much later than the others the modality's files begin, in seconds; a row's own comes on top.
-        focal: Focal length of the camera as a share of its pictures' width; a recipe whose crop is in metres must have
-            been made for it. None: not known, not checked.
+        columns: Names of a signal's three axes in the header of its files; None for the only three besides the time.
+        rotation: Clockwise rotation of pictures, in degrees.
+        limbs: Pairs of joint indices of a skeleton, 0-based; None for the usual layout of that number of joints.
+        joint: Numbers stored per joint: its position in two or three axes and, as ``c``, a confidence, where 0 or less
+            means not seen. None decides by the number of values: xy, xyz, xyzc.
+        up: Axis of a skeleton that points upwards; ``-y`` if y counts rows of a picture.
+        offset_s: Offset at which the modality's files begin after the others, in seconds; added to a row's own offset.
+        focal: Focal length of the camera as a share of the picture width, which must match a recipe whose crop is in
+            metres. None: unknown, not checked.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -78,15 +79,15 @@ class Modality(BaseModel):
         return range
 
     def channels(self, name: str) -> Literal[1, 3]:
-        """Of a picture of the modality of that name."""
+        """Number of channels of a modality's pictures."""
         return 3 if self.band_for(name) == "rgb" else 1
 
     def band_for(self, name: str) -> Band:
-        """What the camera of a modality of that name sees."""
+        """Band of a modality: the configured one, or the one of its name."""
         return self.band or band_of(name)
 
     def format(self, name: str, dtype: str, fps: float) -> ImageFormat:
-        """What its pictures are, as far as the settings do not say by name and type."""
+        """Image format of a modality, from the settings and, where unset, its name and pixel type."""
         band = self.band_for(name)
         largest = 255.0 if dtype == "uint8" else 65535.0
         usual = (0.0, 4000.0) if band == "depth" and dtype == "uint16" else (0.0, largest)
@@ -96,18 +97,18 @@ class Modality(BaseModel):
 
 
 class Settings(BaseModel):
-    """The whole file.
+    """Content of ``dataset.toml``.
 
     Attributes:
-        name: Of the data set, in reports and caches. None: the folder's.
-        labels: Class names in their order. None: those that occur, sorted.
-        background: Class of what lies between the labelled pieces of a long recording; None makes none of it.
-        mirror: Pairs of classes that a mirrored picture turns into each other; other classes stay what they are. An
-            empty list: mirroring changes no class. None: nobody knows, so nothing is mirrored.
-        pattern: What files' names tell: ``subject{subject}_trial{trial}_{modality}``.
-        test_subjects: Who is held out for the test side. None: the manifest's ``split``, else the last quarter.
-        links: Whether symbolic links may lead out of the folder, as those of shared caches do.
-        modality: What each modality's files hold, by its name.
+        name: Name of the data set in reports and caches; None for the folder's name.
+        labels: Class names in order; None for those that occur, sorted.
+        background: Class of the gaps between the labelled pieces of a long recording; None ignores the gaps.
+        mirror: Pairs of classes that swap when a picture is mirrored; other classes keep their label. An empty list
+            means that mirroring changes no class. None: unknown, so nothing is mirrored.
+        pattern: Fields of a file name, for example ``subject{subject}_trial{trial}_{modality}``.
+        test_subjects: Subjects of the test side; None for the manifest's ``split``, otherwise the last quarter.
+        links: Whether symbolic links may lead out of the folder, for example into a shared cache.
+        modality: Format of each modality's files, by name.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -131,17 +132,17 @@ class Settings(BaseModel):
         return self
 
     def of(self, modality: str) -> Modality:
-        """The settings of a modality, or the usual ones."""
+        """Settings of a modality, or the defaults."""
         return self.modality.get(modality, Modality())
 
 
 def band_of(modality: str) -> Band:
-    """What a modality is by its name."""
+    """Return the band of a modality by its name."""
     return next((band for band, names in _BANDS.items() if _stem(modality) in names), "rgb")
 
 
 def is_modality(name: str) -> bool:
-    """Whether a word is the usual name of a modality."""
+    """Whether a word is a usual name of a modality."""
     return _stem(name) in (*(known for names in _BANDS.values() for known in names), *_SENSORS)
 
 
@@ -150,29 +151,29 @@ def _stem(modality: str) -> str:
 
 
 def unused(settings: Settings, modalities: Collection[str], labels: Collection[str]) -> Iterator[str]:
-    """What ``dataset.toml`` says of nothing that is there.
+    """Yield a remark on each setting of ``dataset.toml`` without effect.
 
     Args:
-        settings: Its content.
-        modalities: Those of the recordings.
-        labels: Classes that some recording has.
+        settings: Content of ``dataset.toml``.
+        modalities: Modalities of the recordings.
+        labels: Classes of the recordings.
     """
     for name in settings.modality:
         if name not in modalities:
             guess = did_you_mean(name, modalities)
-            yield f"[modality.{name}] in dataset.toml is of no recording{guess}: there is {', '.join(modalities)}"
+            yield f"[modality.{name}] in dataset.toml matches no recording{guess}: there is {', '.join(modalities)}"
     if settings.background is not None and settings.background not in labels:
         yield (
-            f"background = '{settings.background}' in dataset.toml makes no class: it takes what lies between pieces "
-            "of one recording (start_s and end_s, at least two rows of it), and there is nothing"
+            f"background = '{settings.background}' in dataset.toml adds no class: it needs gaps between pieces of one "
+            "recording (start_s and end_s, at least two rows), and there are none"
         )
 
 
 def read_settings(root: Path) -> Settings:
-    """The folder's ``dataset.toml``, or nothing but defaults.
+    """Read a folder's ``dataset.toml``; defaults if it has none.
 
     Raises:
-        ConfigError: It cannot be read, or has faults; all are told.
+        ConfigError: The file cannot be read or is invalid; the error lists all faults.
     """
     file = root / FILE
     return recipes.validate(recipes.read("train", str(file)), Settings, str(file)) if is_file(file) else Settings()

@@ -1,4 +1,4 @@
-"""Which of one's own recordings are for training, validation and test; what lies between labelled pieces; remarks."""
+"""Splits of your own recordings, background pieces between labelled ones, and remarks."""
 
 from __future__ import annotations
 
@@ -18,88 +18,90 @@ from kd_edge.data.readers.files.settings import Settings
 from kd_edge.errors import DataError, printable
 
 SHARE = 4
-"""One subject in so many, or one clip of each class, is held out where nothing says which."""
+"""By default, one in this many subjects, or clips of each class, is held out."""
 LEAST_GAP_S = 0.5
-"""A shorter pause between two labelled pieces is none of the background."""
+"""Shorter pauses between two labelled pieces are not background."""
 _ROUNDING_S = 1e-5
 
 
 def default_sides(rows: Sequence[Row], settings: Settings) -> dict[str, str]:
-    """Row id -> ``train``, ``val`` or ``test`` by the first rule that applies.
+    """Map row id to ``train``, ``val`` or ``test`` by the first rule that applies; see ``Files``.
 
     Raises:
-        DataError: ``test_subjects`` names one that is not there.
+        DataError: ``test_subjects`` names an unknown subject.
     """
     subjects = in_order(rows)
     if settings.test_subjects is not None:
-        wanted, known = {person(name) for name in settings.test_subjects}, {person(name) for name in subjects}
-        absent = sorted(name for name in settings.test_subjects if person(name) not in known)
-        if absent:
+        tested, known = {person(name) for name in settings.test_subjects}, {person(name) for name in subjects}
+        unknown = sorted(name for name in settings.test_subjects if person(name) not in known)
+        if unknown:
             raise DataError(
-                f"test_subjects in dataset.toml names {listed(absent)}", f"some of {', '.join(subjects)}", "correct it"
+                f"test_subjects in dataset.toml names {listed(unknown)}",
+                f"some of {', '.join(subjects)}",
+                "correct it",
             )
-        return by_subject(rows, [name for name in subjects if person(name) in wanted])
+        return by_subject(rows, [name for name in subjects if person(name) in tested])
     if any(row.split == "test" for row in rows):
-        return _validated(rows, {row.id: row.split or "train" for row in rows})
-    if held_out := _tested(rows):
-        test = {row.id for row in _trained(rows) if row.subject in held_out}
-        return _validated(rows, {row.id: "test" if row.id in test else _training(row) for row in rows})
+        return _with_validation(rows, {row.id: row.split or "train" for row in rows})
+    if held_out := _test_subjects(rows):
+        test = {row.id for row in _training_rows(rows) if row.subject in held_out}
+        return _with_validation(rows, {row.id: "test" if row.id in test else _train_or_val(row) for row in rows})
     return by_clip(rows)
 
 
 def by_subject(rows: Sequence[Row], held_out: Sequence[str]) -> dict[str, str]:
-    """Whole subjects on the test side."""
-    return _validated(rows, {row.id: "test" if row.subject in held_out else _training(row) for row in rows})
+    """Put whole subjects on the test side."""
+    return _with_validation(rows, {row.id: "test" if row.subject in held_out else _train_or_val(row) for row in rows})
 
 
 def by_clip(rows: Sequence[Row]) -> dict[str, str]:
-    """The last quarter of each class's pieces on the test side, by their ids; what is for validation stays there."""
-    test = _last_of_each_class(_trained(rows))
-    return _validated(rows, {row.id: "test" if row.id in test else _training(row) for row in rows})
+    """Put the last quarter of each class's pieces, by id, on the test side; validation rows stay there."""
+    test = _last_of_each_class(_training_rows(rows))
+    return _with_validation(rows, {row.id: "test" if row.id in test else _train_or_val(row) for row in rows})
 
 
-def _trained(rows: Sequence[Row]) -> list[Row]:
-    """Of which a test side may be made."""
-    return [row for row in rows if _training(row) == "train"]
+def _training_rows(rows: Sequence[Row]) -> list[Row]:
+    """Rows from which a test side may be taken."""
+    return [row for row in rows if _train_or_val(row) == "train"]
 
 
-def _tested(rows: Sequence[Row]) -> Sequence[str]:
-    """Subjects that become the test side where nothing names one; none where fewer than two are known."""
-    subjects = in_order(_trained(rows))
+def _test_subjects(rows: Sequence[Row]) -> Sequence[str]:
+    """Subjects of the default test side; empty if fewer than two are known."""
+    subjects = in_order(_training_rows(rows))
     return _last(subjects) if len(subjects) > 1 else ()
 
 
-def _training(row: Row) -> str:
+def _train_or_val(row: Row) -> str:
     return "val" if row.split == "val" else "train"
 
 
-def _validated(rows: Sequence[Row], sides: dict[str, str]) -> dict[str, str]:
-    """With a validation side made of the training side, unless there is one or a class would have no other sample.
+def _with_validation(rows: Sequence[Row], sides: dict[str, str]) -> dict[str, str]:
+    """Move part of the training side to validation, unless there is one already or a class would lose all its samples.
 
-    It is made of the last subjects; of clips where people are on both sides anyway.
+    The last subjects are moved, or clips if the same people are on both sides anyway.
     """
     if "val" in sides.values():
         return sides
     train = [row for row in rows if sides[row.id] == "train"]
     subjects = in_order(train)
     tested = {row.subject for row in rows if sides[row.id] == "test"}
-    by_whom = {row.id for row in train if row.subject in _last(subjects)} if len(subjects) > 1 else set()
+    of_subjects = {row.id for row in train if row.subject in _last(subjects)} if len(subjects) > 1 else set()
     is_by_clip = len(subjects) <= 1 or not tested.isdisjoint(subjects)
-    for held_out in (by_whom, _last_of_each_class(train) if is_by_clip else set()):
-        left = {row.label for row in train if row.id not in held_out}
-        if held_out and left == {row.label for row in train}:
+    for held_out in (of_subjects, _last_of_each_class(train) if is_by_clip else set()):
+        remaining = {row.label for row in train if row.id not in held_out}
+        if held_out and remaining == {row.label for row in train}:
             return sides | dict.fromkeys(held_out, "val")
     return sides
 
 
 def in_order(rows: Sequence[Row]) -> list[str]:
-    """Subjects that are known: words by the alphabet, numbers, also those in names, by their value."""
+    """Known subjects in natural order: alphabetical, with numbers, also inside names, by value."""
     return sorted({row.subject for row in rows if row.subject}, key=_natural)
 
 
 def _natural(name: str) -> tuple[list[str | int], str]:
-    parts = re.split(r"(\d+)", name.casefold())  # text at even places, numbers at odd ones
-    return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
+    parts = re.split(r"(\d+)", name.casefold())  # text at even indices, numbers at odd ones
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)], name
 
 
 def _last(names: Sequence[str]) -> Sequence[str]:
@@ -107,23 +109,23 @@ def _last(names: Sequence[str]) -> Sequence[str]:
 
 
 def _last_of_each_class(rows: Sequence[Row]) -> set[str]:
-    """Ids of the last quarter of each class; of a class of one none."""
+    """Ids of the last quarter of each class with more than one row."""
     ids = defaultdict[str, list[str]](list)
     for row in rows:
         ids[row.label].append(row.id)
-    return {name for its in ids.values() if len(its) > 1 for name in _last(sorted(its))}
+    return {name for ids_of_class in ids.values() if len(ids_of_class) > 1 for name in _last(sorted(ids_of_class))}
 
 
 def background(rows: Sequence[Row], label: str | None, length: Callable[[Row], float | None]) -> Iterator[Row]:
-    """What lies before, between and after the labelled pieces of long recordings, in parts about as long as a piece.
+    """Yield the gaps before, between and after labelled pieces of long recordings, in parts about as long as a piece.
 
-    A recording is all rows that share a file and a clock, or are joined by rows that do, whatever modalities each of
-    them has. One with a piece that has no end, or with one piece only, has no gaps that can be told.
+    A recording consists of all rows that share a file and a clock, directly or through other rows, whatever their
+    modalities. Its gaps are unknown if it has only one piece or a piece without an end.
 
     Args:
-        rows: Labelled pieces, and pieces that nobody has labelled yet.
-        label: Name of the class; None makes nothing.
-        length: Where a row's recording ends, on the row's clock, s; None where that cannot be found out.
+        rows: Labelled pieces, and pieces without a label yet.
+        label: Name of the background class; None yields nothing.
+        length: Returns the end of a row's recording on the row's clock, in seconds; None if unknown.
     """
     if label is None:
         return
@@ -132,22 +134,22 @@ def background(rows: Sequence[Row], label: str | None, length: Callable[[Row], f
 
 
 def _gaps(rows: Sequence[Row], label: str, length: Callable[[Row], float | None]) -> Iterator[Row]:
-    """See ``background``; each recording by its own clock."""
+    """See ``background``; each recording on its own clock."""
     lengths = [row.end_s - row.start_s for row in rows if row.end_s is not None]
-    for its in _recordings(rows):
-        if len(its) < 2 or any(row.end_s is None for row in its):
+    for pieces in _recordings(rows):
+        if len(pieces) < 2 or any(row.end_s is None for row in pieces):
             continue
-        since, usual = 0.0, float(np.median(lengths))
-        for row in sorted(its, key=lambda row: row.start_s):
-            yield from _parts(row, f"{row.id}-before", label, (since, row.start_s), usual)
-            since = max(since, row.end_s or 0.0)
-        last = max(its, key=lambda row: row.end_s or 0.0)
+        gap_start, usual = 0.0, float(np.median(lengths))
+        for row in sorted(pieces, key=lambda row: row.start_s):
+            yield from _parts(row, f"{row.id}-before", label, (gap_start, row.start_s), usual)
+            gap_start = max(gap_start, row.end_s or 0.0)
+        last = max(pieces, key=lambda row: row.end_s or 0.0)
         if (end := length(last)) is not None:
-            yield from _parts(last, f"{last.id}-after", label, (since, end), usual)
+            yield from _parts(last, f"{last.id}-after", label, (gap_start, end), usual)
 
 
 _Clock = tuple[PurePosixPath, float]
-"""A file, and how much later than a row's clock it begins, s."""
+"""A file and its offset from a row's clock, in seconds; positive if the file begins later."""
 
 
 def _clocks(row: Row) -> list[_Clock]:
@@ -155,30 +157,30 @@ def _clocks(row: Row) -> list[_Clock]:
 
 
 def _recordings(rows: Sequence[Row]) -> list[list[Row]]:
-    """Rows that belong to one recording: those that share a file, directly or by way of others (union-find)."""
-    above: dict[_Clock, _Clock] = {}
+    """Group rows by recording: those that share a file, directly or through other rows (union-find)."""
+    parents: dict[_Clock, _Clock] = {}
 
-    def topmost(clock: _Clock) -> _Clock:
-        while (parent := above.setdefault(clock, clock)) != clock:
-            above[clock] = clock = above[parent]
+    def root(clock: _Clock) -> _Clock:
+        while (parent := parents.setdefault(clock, clock)) != clock:
+            parents[clock] = clock = parents[parent]
         return clock
 
     for row in rows:
         first, *others = _clocks(row)
         for clock in others:
-            above[topmost(clock)] = topmost(first)
+            parents[root(clock)] = root(first)
     found = defaultdict[_Clock, list[Row]](list)
     for row in rows:
-        found[topmost(_clocks(row)[0])].append(row)
+        found[root(_clocks(row)[0])].append(row)
     return list(found.values())
 
 
 _Pieces = dict[PurePosixPath, list[tuple[float, float]]]
-"""Where pieces begin and end in a file, s since it began."""
+"""Start and end of the pieces of a file, in seconds since its beginning."""
 
 
 def _pieces_on_other_clocks(rows: Sequence[Row]) -> _Pieces:
-    """All pieces of the files that begin at different moments by different rows."""
+    """All pieces of the files for which rows give different offsets."""
     offsets = defaultdict[PurePosixPath, set[float]](set)
     for row in rows:
         for path, offset in _clocks(row):
@@ -192,7 +194,7 @@ def _pieces_on_other_clocks(rows: Sequence[Row]) -> _Pieces:
 
 
 def _is_within(part: Row, pieces: _Pieces) -> bool:
-    """Whether a gap reaches into a piece of one of its files."""
+    """Whether a gap overlaps a piece of one of its files."""
     end = part.start_s if part.end_s is None else part.end_s
     return any(
         start < end - offset - _ROUNDING_S and part.start_s - offset + _ROUNDING_S < stop
@@ -202,7 +204,7 @@ def _is_within(part: Row, pieces: _Pieces) -> bool:
 
 
 def _parts(row: Row, name: str, label: str, gap: tuple[float, float], usual: float) -> Iterator[Row]:
-    """A gap beside a piece in equal parts."""
+    """Split a gap next to a piece into equal parts."""
     begin, seconds = gap[0], gap[1] - gap[0]
     count = max(1, round(seconds / usual)) if seconds >= max(LEAST_GAP_S, usual / 4) else 0
     for k in range(count):
@@ -211,7 +213,7 @@ def _parts(row: Row, name: str, label: str, gap: tuple[float, float], usual: flo
 
 
 def notable(rows: Sequence[Row], modalities: Sequence[str], settings: Settings) -> Iterator[str]:
-    """What to know before training."""
+    """Yield remarks that a user should know before training."""
     yield from _notable_subjects(rows)
     if settings.test_subjects is None:
         yield from _notable_test_side(rows)
@@ -220,11 +222,11 @@ def notable(rows: Sequence[Row], modalities: Sequence[str], settings: Settings) 
     if many > 3 * few:
         yield f"'{most}' has {many} recordings, '{least}' {few}"
     for name in modalities:
-        having = sum(name in row.files for row in rows)
-        if having < len(rows):
-            yield f"{name} exists for {having} of {len(rows)} recordings"
+        count = sum(name in row.files for row in rows)
+        if count < len(rows):
+            yield f"{name} exists for {count} of {len(rows)} recordings"
     if settings.mirror is None:
-        yield "pictures are not mirrored: mirror = [] in dataset.toml says that no class changes by it"
+        yield "pictures are not mirrored; if mirroring changes no class, set mirror = [] in dataset.toml"
 
 
 def _notable_subjects(rows: Sequence[Row]) -> Iterator[str]:
@@ -235,35 +237,35 @@ def _notable_subjects(rows: Sequence[Row]) -> Iterator[str]:
         sides[row.subject].add(row.split or "train")
     known = in_order(rows)
     if len(known) == 1 and "" not in sides:
-        yield f"one subject performs everything, {known[0]}: nobody else is tested"
+        yield f"one subject, {known[0]}, performs everything: nobody else is tested"
     elif len(known) < 2:
         if not any(row.split for row in rows):
-            yield "nobody knows who performs what: one person's clips may lie on both sides (column subject)"
-    elif lonely := sorted(label for label, names in subjects.items() if len(names) == 1 and "" not in names):
-        yield f"classes that one subject alone performs: {listed(lonely)}"
+            yield "the subjects are unknown: one person's clips may be on both sides (column subject)"
+    elif of_one := sorted(label for label, names in subjects.items() if len(names) == 1 and "" not in names):
+        yield f"classes performed by only one subject: {listed(of_one)}"
     yield from _notable_names(rows)
-    if both := sorted(name for name, its in sides.items() if name and {"train", "test"} <= its):
-        yield f"subjects on the training and on the test side: {listed(both)}"
+    if both := sorted(name for name, names in sides.items() if name and {"train", "test"} <= names):
+        yield f"subjects on both the training and the test side: {listed(both)}"
 
 
 def _notable_names(rows: Sequence[Row]) -> Iterator[str]:
-    """Subjects that may be one person, and recordings of nobody beside those of subjects."""
+    """Remarks on subjects that may be one person, and on recordings without a subject if others have one."""
     if spelled := other_spellings(row.subject for row in rows):
         pairs = [f"{name} and {first}" for name, first in spelled.items()]
         yield f"subjects that may be one person, written in two ways: {listed(pairs)}"
     unknown = [row.id for row in rows if not row.subject]
     if unknown and in_order(rows):
-        yield f"recordings of which nobody knows who performs: {len(unknown)}, {printable(unknown[0])} for one"
+        yield f"recordings of an unknown subject: {len(unknown)}, for example {printable(unknown[0])}"
 
 
 def _notable_test_side(rows: Sequence[Row]) -> Iterator[str]:
-    """What is tested where sides are named, the test side not among them."""
+    """Remarks on the default test side if other sides are named."""
     named = {row.split for row in rows} - {""}
     if not named or "test" in named:
         return
-    held_out = _tested(rows)
+    held_out = _test_subjects(rows)
     taken = f"subjects {listed(held_out)}" if held_out else "the last quarter of each class's clips"
-    yield f"no recording is of the test side: {taken} of the training side become it"
+    yield f"no recording is on the test side: {taken} of the training side are used for it"
     validated = {row.subject for row in rows if row.split == "val"}
     if both := [name for name in held_out if name in validated]:
-        yield f"subjects on the validation and on the test side: {listed(both)}"
+        yield f"subjects on both the validation and the test side: {listed(both)}"

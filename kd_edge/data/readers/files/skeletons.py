@@ -1,4 +1,4 @@
-"""Skeletons of one's own, and the pictures that a network sees of them: joints over time, drawn as coloured limbs."""
+"""Recorded skeletons (joints over time) and the pictures of coloured limbs drawn from them."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from kd_edge.reading import read_bytes
 from kd_edge.types import Clip, Float32, Int64
 
 SKELETON, DRAWN = "skeleton", "pose"
-"""The modality with joints, and the one that is drawn of it."""
+"""The modality of joints, and the one of pictures drawn from them."""
 ENDINGS = (".json",)
-"""Of skeletons, beside those of arrays and signals."""
+"""Suffixes of skeleton files in addition to those of arrays and signals."""
 VERSION = 2
-"""Of reading and drawing; part of caches' keys."""
+"""Version of reading and drawing; part of the cache keys."""
 HEIGHT, WIDTH = 240, 320
 _MOST_BYTES = 64_000_000
 _MOST_JOINTS = 1000
 _TIMES = ("t", "time", "time_s", "timestamp", "stamp", "stamp_ns")
 _JOINTS = {2: "xy", 3: "xyz", 4: "xyzc"}
-"""What a joint is by how many numbers it has."""
-_MARGIN = 0.1  # of the picture, around everything that a clip's joints reach
+"""Meaning of a joint's values by their number."""
+_MARGIN = 0.1  # share of the picture left free on each side of the joints' extent in the clip
 _SHIFT = 4  # sub-pixel bits of OpenCV's drawing
 
 _KINECT_1 = "0-1 1-2 2-3 1-4 4-5 5-6 6-7 3-12 12-13 13-14 14-15 1-8 8-9 9-10 10-11 3-16 16-17 17-18 18-19"
@@ -48,21 +48,22 @@ _MEDIAPIPE = (
     "18-20 11-23 12-24 23-24 23-25 24-26 25-27 26-28 27-29 28-30 29-31 30-32 27-31 28-32"
 )
 _LAYOUTS = {20: _KINECT_1, 25: _KINECT_2, 17: _COCO, 21: _HAND, 33: _MEDIAPIPE}
-"""Limbs by the number of joints: Kinect, Kinect v2 and NTU RGB+D, COCO, and a hand and a body of MediaPipe."""
+"""Limbs by the number of joints: Kinect; Kinect v2 and NTU RGB+D; COCO; MediaPipe's hand and body."""
 
 
 class Skeletons(Media):
-    """Reads joints: ``.npy``, ``.csv`` with three columns a joint (or as many as ``joint`` says), or ``.json``.
+    """Reads joints from ``.npy``, ``.csv`` with three columns per joint (or as set by ``joint``), or ``.json``.
 
-    A ``.csv`` may have a first line of names, and then a column of times before the joints. A ``.json`` is a list of
-    frames, each a list of joints, each its numbers; or an object with them as ``joints`` and, if known, ``stamp_ns``.
-    What is no number (``nan``, ``null``) is a joint that was not seen, as is one at 0, 0, 0 or with a confidence of 0.
+    A ``.csv`` may have a header, and then a column of times before the joints. A ``.json`` is a list of frames, each a
+    list of joints, each a list of numbers; or an object with that list as ``joints`` and optionally ``stamp_ns``. A
+    joint counts as not seen if a value is ``nan`` or ``null``, if it is at 0, 0, 0, or if its confidence is 0.
 
-    They come out as all skeletons do: x to the right, y up, z away from the camera where the recording has three axes
-    (its own z; where z is up, what is square to both). Two axes, as of key points in a picture, have a z of 0.
+    The result has the axes of all skeletons in kd-edge: x to the right, y up, z away from the camera. In recordings of
+    three axes z is their own z or, if that points up, the axis perpendicular to both; with two axes, such as key points
+    in a picture, z is 0.
 
     Args:
-        settings: What ``dataset.toml`` says of the skeletons.
+        settings: Settings of the skeletons in ``dataset.toml``.
     """
 
     def __init__(self, settings: Modality) -> None:
@@ -75,15 +76,15 @@ class Skeletons(Media):
         return f"{super().key}-{self._settings.joint or 'joint'}-skeleton{VERSION}"
 
     def read(self, path: Path, start_s: float = 0.0, end_s: float | None = None) -> Clip:
-        """See ``Media.read``; (T, J, 3) float32, x right, y up, z away; NaN where a joint was not seen."""
+        """See ``Media.read``; (T, J, 3) float32: x right, y up, z away; NaN if a joint was not seen."""
         clip = self._stored(path, start_s, end_s)
         kind = self._settings.joint or _JOINTS[clip.frames.shape[2]]
         if len(kind) != clip.frames.shape[2]:
-            raise _damaged(path, f"a joint has {clip.frames.shape[2]} numbers, not {kind} as dataset.toml says")
+            raise _damaged(path, f"a joint has {clip.frames.shape[2]} numbers, not {kind} as set in dataset.toml")
         return Clip(upright(clip.frames, kind, self._settings.up), clip.stamps_ns)
 
     def _stored(self, path: Path, start_s: float, end_s: float | None) -> Clip:
-        """(T, J, 2 to 4) float32 as they are in the file."""
+        """(T, J, 2 to 4) float32 joints as stored in the file."""
         if path.suffix.lower() not in (*TEXTS, *ENDINGS):
             return _checked(path, super().read(path, start_s, end_s))
         joints, stamps = self._text(path)
@@ -131,22 +132,20 @@ class Skeletons(Media):
         except (OSError, ValueError, TypeError, RecursionError, OverflowError, csv.Error) as error:
             raise _damaged(path, getattr(error, "strerror", None) or reason(error)) from error
         if joints.ndim != 3 or 0 in joints.shape:
-            raise _damaged(path, f"it holds {joints.shape} numbers, not (T, J, 3)")
+            raise _damaged(path, f"it contains {joints.shape} numbers, not (T, J, 3)")
         if stamps is None:
             return joints, np.round(np.arange(len(joints)) * 1e9 / self._fps).astype(np.int64)
         if stamps.shape != joints.shape[:1] or np.any(np.diff(stamps) <= 0):
-            raise _damaged(
-                path, f"{len(joints)} frames and stamps {stamps.shape}, one for each, which have to increase"
-            )
+            raise _damaged(path, f"{len(joints)} frames and stamps {stamps.shape}, not one increasing stamp per frame")
         return joints, stamps
 
 
 class Drawn(Media):
-    """Reads skeletons as the pictures (T, 240, 320, 3) uint8 that are drawn of them.
+    """Reads skeletons as drawn pictures (T, 240, 320, 3) uint8.
 
     Args:
-        skeletons: Reads them.
-        settings: What ``dataset.toml`` says of the skeletons: ``limbs``.
+        skeletons: Reader of the skeletons.
+        settings: Settings of the skeletons in ``dataset.toml``; ``limbs`` is used.
     """
 
     def __init__(self, skeletons: Skeletons, settings: Modality) -> None:
@@ -178,30 +177,30 @@ class Drawn(Media):
 
 
 def upright(joints: Float32, kind: str, up: str) -> Float32:
-    """Joints as they were recorded, on the axes of all skeletons.
+    """Convert recorded joints to the common axes: x right, y up, z away.
 
     Args:
-        joints: (T, J, 2 to 4); not finite, 0 on every axis or not sure at all where not seen.
-        kind: What their numbers are: ``xy``, ``xyc``, ``xyz`` or ``xyzc``.
-        up: Which axis points upwards: ``y``, ``-y``, ``z`` or ``-z``; of two axes y.
+        joints: (T, J, 2 to 4); joints that were not seen are not finite, 0 on every axis or have a confidence of 0.
+        kind: Meaning of a joint's values: ``xy``, ``xyc``, ``xyz`` or ``xyzc``.
+        up: Axis that points upwards: ``y``, ``-y``, ``z`` or ``-z``; ``y`` or ``-y`` for two axes.
 
     Returns:
-        (T, J, 3) float32: x right, y up, z away; NaN where not seen.
+        (T, J, 3) float32; NaN if not seen.
     """
     axes = len(kind.removesuffix("c"))
-    place = joints[..., :axes]
-    is_seen = np.isfinite(place).all(axis=-1) & (place != 0).any(axis=-1)
+    position = joints[..., :axes]
+    is_seen = np.isfinite(position).all(axis=-1) & (position != 0).any(axis=-1)
     if kind.endswith("c"):
         is_seen &= joints[..., -1] > 0
     sign = -1 if up.startswith("-") else 1
-    x, y = place[..., 0], place[..., 1]
+    x, y = position[..., 0], position[..., 1]
     if axes == 2:
-        turned = (x, sign * y, np.zeros_like(x))
+        rotated = (x, sign * y, np.zeros_like(x))
     elif up.endswith("z"):
-        turned = (x, sign * place[..., 2], sign * y)
+        rotated = (x, sign * position[..., 2], sign * y)
     else:
-        turned = (x, sign * y, place[..., 2])
-    seen: Float32 = np.where(is_seen[..., None], np.stack(turned, axis=-1), np.float32(np.nan))
+        rotated = (x, sign * y, position[..., 2])
+    seen: Float32 = np.where(is_seen[..., None], np.stack(rotated, axis=-1), np.float32(np.nan))
     return seen
 
 
@@ -210,15 +209,15 @@ def draw(
     limbs: tuple[tuple[int, int], ...] | None = None,
     up: Literal["y", "-y", "z", "-z"] = "y",
 ) -> npt.NDArray[np.uint8]:
-    """Draw skeletons seen from the front, as large as the whole clip allows.
+    """Draw skeletons seen from the front, at one scale that fits the whole clip.
 
     Args:
         joints: (T, J, 2 or more) in any unit; x points to the right.
-        limbs: Pairs of joints; None goes by the number of joints where that is a usual one, else joints are dots.
-        up: Which axis points upwards; ``-y`` in pictures, whose rows count downwards.
+        limbs: Pairs of joints; None uses the usual layout of that number of joints, or draws dots if there is none.
+        up: Axis that points upwards; ``-y`` in pictures, whose rows count downwards.
 
     Returns:
-        (T, 240, 320, 3) uint8, black background, each limb in a colour of its own.
+        (T, 240, 320, 3) uint8 on a black background, each limb in its own colour.
     """
     cv2 = import_extra("cv2", "cpu")
     pairs = _limbs(joints.shape[1]) if limbs is None else limbs
@@ -261,7 +260,7 @@ def _colour(k: int, count: int) -> tuple[int, int, int]:
 def _of_json(text: str) -> tuple[Float32, Int64 | None]:
     value = json.loads(text)
     frames, stamps = (value.get("joints"), value.get("stamp_ns")) if isinstance(value, dict) else (value, None)
-    joints = np.array(frames, dtype=np.float32)  # null is nan
+    joints = np.array(frames, dtype=np.float32)  # null becomes nan
     return joints, None if stamps is None else np.array(stamps, dtype=np.int64)
 
 
@@ -271,7 +270,7 @@ def _of_csv(text: str, fps: float, numbers: int) -> tuple[Float32, Int64 | None]
     is_named = any(name and not _is_number(name) for name in header)
     values = np.array([[float(cell or "nan") for cell in line] for line in lines[is_named:]], dtype=np.float64)
     if values.ndim != 2 or not values.size:
-        raise ValueError("it has no line of numbers")
+        raise ValueError("it contains no line of numbers")
     times = values[:, 0] if is_named and header[0] in _TIMES else None
     values = values if times is None else values[:, 1:]
     if values.shape[1] % numbers:
@@ -296,11 +295,13 @@ def _is_number(text: str) -> bool:
 def _checked(path: Path, clip: Clip) -> Clip:
     shape = clip.frames.shape
     if clip.frames.dtype != np.float32 or len(shape) != 3 or not 2 <= shape[2] <= 4 or shape[1] > _MOST_JOINTS:
-        raise _damaged(path, f"it holds {clip.frames.dtype} {shape}, not (T, J, 3) numbers of J joints")
+        raise _damaged(path, f"it contains {clip.frames.dtype} {shape}, not (T, J, 3) numbers of J joints")
     return clip
 
 
 def _damaged(path: Path, found: str) -> DataError:
     return DataError(
-        f"{path} is no skeleton: {found}", "T frames of J joints with three numbers each", "correct it, or leave it out"
+        f"{path} is not a skeleton: {found}",
+        "T frames of J joints with three numbers each",
+        "correct it, or leave it out",
     )

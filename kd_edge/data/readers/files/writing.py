@@ -1,4 +1,4 @@
-"""Write the table of one's own recordings, so that it reads back as it was."""
+"""Write the manifest of a folder of recordings so that it reads back unchanged."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from kd_edge.errors import DataError, printable
 from kd_edge.files import replacing
 
 RECORDER = ".record/lock"
-"""Held (``kd_edge.files.held``) as long as ``kd-edge record`` adds rows to the folder's manifest."""
+"""Lock file (``kd_edge.files.held``), held while ``kd-edge record`` adds rows to the folder's manifest."""
 
 
 def write_manifest(rows: Sequence[Row], path: Path, *, force: bool = False) -> None:
-    """Write ``manifest.csv``: what ``read_manifest`` makes of it is these rows again.
+    """Write ``manifest.csv``; ``read_manifest`` returns the same rows.
 
-    Columns are those of ``COLUMNS``, one of files for each modality in the order they occur, its ``_offset_s`` where a
-    row has one, and what else the rows bring along. File names may hold any characters or bytes; texts come without
-    blanks around them.
+    The columns are ``COLUMNS``, one file column for each modality in order of occurrence, its ``_offset_s`` column if
+    any row has one, and the columns of the rows' notes. File names may contain any characters or bytes; other texts are
+    stripped.
 
     Args:
-        rows: What to write, in this order; paths are relative to the folder of ``path``.
-        path: The file; it appears whole or not at all.
-        force: Take the place of a manifest that is there already.
+        rows: Rows to write, in this order; paths are relative to the folder of ``path``.
+        path: Output file, written atomically.
+        force: Overwrite an existing manifest.
 
     Raises:
-        DataError: There is a manifest already, a modality is called like another column, or it cannot be written.
+        DataError: A manifest exists already, a modality has the name of another column, or writing fails.
     """
     check_no_manifest(path, force=force)
     with replacing(path, DataError) as file:
@@ -38,15 +38,15 @@ def write_manifest(rows: Sequence[Row], path: Path, *, force: bool = False) -> N
 
 
 def manifest_bytes(rows: Sequence[Row], path: Path) -> bytes:
-    """What ``write_manifest`` writes; of ``manifest.jsonl`` a line of JSON for each row.
+    """Return the content that ``write_manifest`` writes; for ``manifest.jsonl``, one line of JSON per row.
 
     Raises:
-        DataError: A modality is called like another column, or the rows cannot be written.
+        DataError: A modality has the name of another column, or the rows cannot be encoded.
     """
     try:
         text = _json_text(rows) if path.suffix == ".jsonl" else _text(rows, path)
         content = text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError as error:  # of JSON, which can spell half a character
+    except UnicodeEncodeError as error:  # JSON can encode a lone surrogate
         found = printable(error.object[error.start : error.end])
         raise DataError(f"'{found}' in a row of {path}", "whole characters", "correct it") from error
     if len(content) > MOST_BYTES:
@@ -55,37 +55,37 @@ def manifest_bytes(rows: Sequence[Row], path: Path) -> bytes:
 
 
 def check_no_manifest(path: Path, *, force: bool = False) -> None:
-    """Make sure that a manifest may be written: to be asked before a folder is searched, not only after.
+    """Check that a manifest may be written, so that callers can fail before searching a folder.
 
     Raises:
-        DataError: There is one already, and it is not to be replaced; or one of the other kind, in any case.
+        DataError: A manifest exists and ``force`` is not set, or one in the other format exists.
     """
     for name in NAMES:
-        there = path.with_name(name)
-        if os.path.lexists(there) and not (force and name == path.name):
-            fix = "--force writes it anew" if name == path.name else "remove it"
-            raise DataError(f"there is a {there} already", "a folder without a manifest", fix)
+        existing = path.with_name(name)
+        if os.path.lexists(existing) and not (force and name == path.name):
+            fix = "overwrite it with --force" if name == path.name else "remove it"
+            raise DataError(f"{existing} exists already", "a folder without a manifest", fix)
 
 
 def _json_text(rows: Sequence[Row]) -> str:
-    """A line for each row: its cells that are not empty, and its label in any case."""
+    """One line per row with its non-empty cells; the label is always included."""
     records = ({"label": "", **{name: cell for name, cell in _cells(row) if cell}} for row in rows)
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
 def _text(rows: Sequence[Row], path: Path) -> str:
     modalities = list(dict.fromkeys(name for row in rows for name in row.files))
-    late = [name + OFFSET for name in modalities if any(name in row.offsets_s for row in rows)]
+    offsets = [name + OFFSET for name in modalities if any(name in row.offsets_s for row in rows)]
     others = list(dict.fromkeys(name for row in rows for name in row.notes))
-    columns = [*COLUMNS, *modalities, *late, *others]
-    if twice := [name for name in columns if columns.count(name) > 1]:
+    columns = [*COLUMNS, *modalities, *offsets, *others]
+    if duplicates := [name for name in columns if columns.count(name) > 1]:
         raise DataError(
-            f"a modality called '{printable(twice[0])}' and a column of {path} of that name",
-            "modalities with names of their own",
-            "rename it",
+            f"modality '{printable(duplicates[0])}' has the name of another column of {path}",
+            "modality names that differ from the other columns",
+            "rename the modality",
         )
     lines = [columns, *([cells.get(name, "") for name in columns] for cells in map(dict, map(_cells, rows)))]
-    # What a carriage return in a file's name means to a reader depends on the quotes around it.
+    # A carriage return in a file name survives only inside quotes.
     has_return = any("\r" in cell for line in lines for cell in line)
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if has_return else csv.QUOTE_MINIMAL).writerows(lines)
@@ -104,11 +104,11 @@ def _cells(row: Row) -> Iterator[tuple[str, str]]:
 
 
 def _path(file: PurePosixPath) -> str:
-    """A path whose blanks at either end are no blanks around a cell."""
+    """A path whose leading and trailing blanks survive the stripping of cells."""
     text = str(file)
     return f"./{text}{'/.' if text != text.rstrip() else ''}" if text != text.strip() else text
 
 
 def _exact(seconds: float) -> str:
-    """The shortest text that is read as the same number."""
+    """The shortest text that parses to the same number."""
     return f"{seconds:.0f}" if seconds.is_integer() else repr(seconds)

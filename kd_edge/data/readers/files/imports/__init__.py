@@ -1,4 +1,4 @@
-"""Lists that other tools made of recordings, as the rows of a manifest."""
+"""Import lists of recordings written by other tools as manifest rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ActivityNet's JSON: labelled pieces of long videos, by the videos' names."""
+"""ActivityNet's JSON: labelled pieces of long videos, by video name."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ from kd_edge.errors import DataError, printable
 
 
 def read_activitynet(path: Path, wanted: Wanted) -> Found:
-    """``{"database": {VIDEO: {"subset", "duration", "annotations": [{"label", "segment": [start, end]}]}}}``.
+    """Read ``{"database": {VIDEO: {"subset", "duration", "annotations": [{"label", "segment": [start, end]}]}}}``.
 
-    Without ``database`` the videos stand in the file itself, as mmaction2 writes it. A video is a file anywhere below
-    the folder that is called ``VIDEO`` or ``v_VIDEO``. Pieces end with their video at the latest; videos without
-    annotations, as those of a hidden test side, are left out.
+    Without ``database`` the videos are at the top level, as written by mmaction2. A video is a file named ``VIDEO`` or
+    ``v_VIDEO`` anywhere below the folder. Pieces are clipped to the end of their video; videos without annotations,
+    such as those of a hidden test side, are left out.
 
     Raises:
-        DataError: It is no such file, or two files have the name of a video.
+        DataError: The file has another format, or two files have the name of a video.
     """
     whole = read_object(path)
     videos = whole.get("database", whole)
     if not isinstance(videos, dict) or not all(isinstance(video, dict) for video in videos.values()):
-        raise unreadable(path, "'database' is no table of videos")
+        raise unreadable(path, "'database' is not an object of videos")
     files = _by_name(wanted.root)
     cells: list[Cells] = []
     empty = 0
     for name, video in videos.items():
         pieces = video.get("annotations") or []
         if not isinstance(pieces, list):
-            raise unreadable(path, f"video {printable(name)}: 'annotations' is no list")
+            raise unreadable(path, f"video {printable(name)}: 'annotations' is not a list")
         empty += not pieces
         file = files.get(name) or files.get(f"v_{name}") or [PurePosixPath(f"{name}.mp4")]
         if pieces and len(file) > 1:
             raise DataError(
                 f"{wanted.root} has {printable(str(file[0]))} and {printable(str(file[1]))}",
-                f"one file of the video {printable(name)}",
+                f"one file for the video {printable(name)}",
                 "name a smaller folder with --root",
             )
         length = _length(path, name, video) if pieces else math.inf
-        facts = {wanted.modality: str(file[0]), "split": SIDES.get(str(video.get("subset", "")).lower(), "")}
+        common = {wanted.modality: str(file[0]), "split": SIDES.get(str(video.get("subset", "")).lower(), "")}
         for piece in pieces:
             start, end, label = _piece(path, name, piece)
             if start < length < end:
                 end = length
-            cells.append((len(cells) + 1, {**facts, "label": label, "start_s": repr(start), "end_s": repr(end)}))
+            cells.append((len(cells) + 1, {**common, "label": label, "start_s": repr(start), "end_s": repr(end)}))
     if not cells:
         raise unreadable(path, "no video in it has annotations")
     remarks = [f"videos without annotations, left out: {empty}"] if empty else []
@@ -59,17 +59,17 @@ def read_activitynet(path: Path, wanted: Wanted) -> Found:
 
 
 def _length(path: Path, name: str, video: Mapping[str, Any]) -> float:
-    """Seconds of a video, as a number or a text of one; infinite where the list does not say."""
-    told = video.get("duration", video.get("duration_second"))
-    if told is None:
+    """Duration of a video in seconds, given as a number or its text; infinite if missing."""
+    duration = video.get("duration", video.get("duration_second"))
+    if duration is None:
         return math.inf
     try:
-        length = float(told)
+        length = float(duration)
     except (TypeError, ValueError, OverflowError):
         length = math.nan
     if not 0 < length < math.inf:
         raise unreadable(
-            path, f"video {printable(name)}: duration '{printable(str(told)[:40])}' is no number of seconds"
+            path, f"video {printable(name)}: duration '{printable(str(duration)[:40])}' is not a number of seconds"
         )
     return length
 
@@ -83,14 +83,14 @@ def _piece(path: Path, name: str, piece: Any) -> tuple[float, float, str]:
 
 
 def _by_name(root: Path) -> dict[str, list[PurePosixPath]]:
-    """Recordings below a folder by their names without the ending; folders of images by theirs."""
+    """Recordings below a folder by name without suffix, and folders by name."""
     found = defaultdict[str, list[PurePosixPath]](list)
     count = 0
     for place, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         count += len(names) + len(folders)
         if count > MOST_FILES:
-            raise DataError(f"{root} holds more than {MOST_FILES:,} files", "recordings", "name a smaller folder")
+            raise DataError(f"{root} contains more than {MOST_FILES:,} files", "recordings", "name a smaller folder")
         here = PurePosixPath(Path(place).relative_to(root).as_posix())
         for folder in folders:
             found[folder].append(here / folder)

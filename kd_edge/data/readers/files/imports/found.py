@@ -1,4 +1,4 @@
-"""What every reader of a foreign list gives, and what they share."""
+"""Result type and helpers shared by the readers of other tools' lists."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ SIDES = {
 
 
 class Wanted(NamedTuple):
-    """What the user says of a list.
+    """Import options.
 
     Attributes:
         root: The folder with the files.
-        modality: Column of the files where the list does not tell.
-        names: Class names, where the list has numbers: number -> name.
-        label: Column with the class; None takes the usual ones.
+        modality: Modality of the files if the list does not contain it.
+        names: Class names for lists with numbers: number -> name.
+        label: Column with the class; None for the usual names.
         fps: Frame rate of folders of images, 1/s.
     """
 
@@ -44,11 +44,11 @@ class Found:
     """Content of one list.
 
     Attributes:
-        kind: What it is, for people.
-        path: Where it stands.
-        cells: Its rows, named as in a manifest.
+        kind: Description of the format, for messages.
+        path: Path of the list.
+        cells: Its rows, with the column names of a manifest.
         modalities: Columns with files.
-        remarks: What of it was left out, and why.
+        remarks: What was left out, and why.
     """
 
     kind: str
@@ -59,10 +59,10 @@ class Found:
 
 
 def read_text(path: Path) -> str:
-    """A list's text; bytes that are no UTF-8 survive as they do in file names.
+    """Read a list's text; bytes that are not UTF-8 become surrogates, as in file names.
 
     Raises:
-        DataError: It cannot be read.
+        DataError: The file cannot be read.
     """
     try:
         return read_bytes(path, MOST_BYTES).decode("utf-8-sig", "surrogateescape")
@@ -71,19 +71,19 @@ def read_text(path: Path) -> str:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """A file that holds a JSON object.
+    """Read a file that contains a JSON object.
 
     Raises:
-        DataError: It does not.
+        DataError: The file cannot be read, or contains something else.
     """
     return json_object(path, read_text(path))
 
 
 def json_object(path: Path, text: str, line: int = 0) -> dict[str, Any]:
-    """A JSON object, the whole of a file or a line of it.
+    """Parse a JSON object: a whole file or one line of it.
 
     Raises:
-        DataError: It is none.
+        DataError: The text is not a JSON object.
     """
     where = f"line {line}: " if line else ""
     try:
@@ -91,27 +91,27 @@ def json_object(path: Path, text: str, line: int = 0) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise unreadable(path, f"{where}{reason(error)}") from error
     if not isinstance(value, dict):
-        raise unreadable(path, f"{where}it is no JSON object")
+        raise unreadable(path, f"{where}it is not a JSON object")
     return value
 
 
 def json_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """(line, object) of each line that is not empty.
+    """Return (line, object) of each non-empty line.
 
     Raises:
-        DataError: One is no JSON object.
+        DataError: A line is not a JSON object.
     """
     lines = enumerate(read_text(path).split("\n"), 1)
     return [(number, json_object(path, line, number)) for number, line in lines if line.strip()]
 
 
 def unreadable(path: Path, found: str) -> DataError:
-    """What to raise of a list that is not what it seems."""
+    """Return the error for a list with invalid content."""
     return DataError(f"{path} cannot be read: {found}", "a list of recordings", "correct or re-create it")
 
 
 def relative(path: str, folder: Path, root: Path) -> str:
-    """A file that is named from a folder, or absolutely, as named from the root; unchanged where it lies outside."""
+    """Make a path, absolute or relative to a folder, relative to the root; unchanged if it lies outside."""
     if not path:
         return ""
     whole = os.path.normpath(folder / path)
@@ -120,10 +120,10 @@ def relative(path: str, folder: Path, root: Path) -> str:
 
 
 def class_name(value: object, names: dict[int, str]) -> str:
-    """A class's name; of a number the one that the user's list has for it, of -1 none.
+    """Return a class name; a number is looked up in ``names`` if there are any, and -1 means no class.
 
     Raises:
-        KeyError: A number that the list has not.
+        KeyError: The number has no name.
     """
     text = "" if value is None else str(value).strip()
     if re.fullmatch(r"-?\d{1,9}", text):
@@ -133,12 +133,12 @@ def class_name(value: object, names: dict[int, str]) -> str:
 
 
 def modality_name(text: str, taken: Sequence[str]) -> str:
-    """A name that a column of files may have, unlike those that are taken."""
+    """Turn a text into a valid and unused name of a file column."""
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", text).strip("_-")[:56] or "camera"
     name = name if re.fullmatch(MODALITY, name) else f"camera_{name}"[:56]
     return next(n for k in range(len(taken) + 1) if (n := name if k == 0 else f"{name}_{k}") not in taken)
 
 
 def plain(value: object) -> str:
-    """A cell's text."""
+    """Text of a cell; empty for values that are not plain."""
     return "" if value is None or isinstance(value, (dict, list, tuple, bytes)) else str(value).strip()

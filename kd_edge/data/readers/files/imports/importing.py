@@ -1,4 +1,4 @@
-"""From whatever list somebody has to rows: find out what it is, read it, and check it as a manifest is checked."""
+"""Import a list of recordings: recognise its format, read it, and check it like a manifest."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ KINDS = (
     "a list of 'path label' lines, ActivityNet's JSON, a table with file_name and label, or a folder with "
     f"metadata.csv or {INFO}"
 )
-"""What can be imported."""
+"""Formats that can be imported."""
 _ANY_HEIGHT_PX = 480  # only headers are read
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What was understood.
+    """Result of an import.
 
     Attributes:
-        root: The folder that files are named from.
-        kinds: What each list is, by its path.
-        rows: All rows, checked as those of a manifest are.
+        root: The folder that file names are relative to.
+        kinds: Description of each list's format, by path.
+        rows: All rows, checked like those of a manifest.
         remarks: What was left out, and why.
     """
 
@@ -56,21 +56,21 @@ def import_rows(
     label: str | None = None,
     skip_missing: bool = False,
 ) -> Imported:
-    """Read lists that other tools made; see ``KINDS``.
+    """Read lists written by other tools; see ``KINDS``.
 
     Args:
-        sources: Lists, or folders that hold one; those called ``train``, ``val`` and ``test`` are the sides.
-        root: Folder that files are named from; None: the lists' own.
-        modality: What the files are, where the list does not tell.
-        names: A text file with the classes' names, for lists with numbers: the first line is class 0, unless every
-            line begins with its number.
-        label: Column with the class, of tables.
-        skip_missing: Leave out files that are not there.
+        sources: Lists, or folders that contain one; the names ``train``, ``val`` and ``test`` give the side.
+        root: Folder that file names are relative to; None for the folder of the lists.
+        modality: Modality of the files if the list does not contain it.
+        names: A text file with class names for lists with numbers: the first line is class 0, unless every line begins
+            with its number.
+        label: Column of a table with the class.
+        skip_missing: Leave out missing files.
 
     Raises:
-        DataError: A list cannot be read or is of no known kind, or rows of it are faulty; nothing is written.
-        ConfigError: A modality that cannot be a column's name, or a faulty ``dataset.toml``.
-        MissingExtraError: Parquet without pyarrow.
+        DataError: A list cannot be read, is of an unknown kind, or has invalid rows; nothing is written.
+        ConfigError: The modality is not a valid column name, or ``dataset.toml`` is invalid.
+        MissingExtraError: A Parquet file needs pyarrow, which is not installed.
     """
     if not re.fullmatch(MODALITY, modality) or modality in COLUMNS or modality.endswith(OFFSET):
         raise ConfigError(f"--modality {printable(modality)}", "a name like rgb, ir or depth", "correct it")
@@ -88,24 +88,26 @@ def import_rows(
     for path in lists:
         found = _reader(path)(path, wanted)
         kinds[str(path)] = found.kind
-        its, more = _checked(found, folder, settings, skip_missing)
-        rows += its
-        checked.append((path, its))
+        rows_of_list, more = _checked(found, folder, settings, skip_missing)
+        rows += rows_of_list
+        checked.append((path, rows_of_list))
         remarks += [*found.remarks, *more]
     if not rows:
         raise DataError(
-            f"no recording of {', '.join(map(str, lists))} is below {folder}", "at least one", "name it with --root"
+            f"no recording of {', '.join(map(str, lists))} is below {folder}",
+            "at least one",
+            "name the folder with --root",
         )
     check_together(checked)
     return Imported(folder, kinds, tuple(rows), tuple(remarks))
 
 
 def foreign(root: Path) -> str:
-    """The list of another tool that a folder without a manifest has; empty where it has none that names classes."""
+    """Return the path of another tool's list in a folder, relative to it; empty if there is none that names classes."""
     if is_file(root / INFO):
         return INFO
-    places = ("", *SIDES)  # where VideoFolder looks; a glob would look into every folder of images
-    for path in (root / inner / side / name for inner in ("", "data") for side in places for name in METADATA):
+    sides = ("", *SIDES)  # where VideoFolder looks; a glob would search every folder of images
+    for path in (root / inner / side / name for inner in ("", "data") for side in sides for name in METADATA):
         if not is_file(path):
             continue
         with suppress(DataError, MissingExtraError):
@@ -129,12 +131,12 @@ def _lists(source: Path) -> list[Path]:
         return [source / INFO]
     found = list(_metadata(source))
     if not found:
-        raise DataError(f"{source} holds no list of a known kind", KINDS, "name the list itself")
+        raise DataError(f"{source} contains no list of a known kind", KINDS, "name the list itself")
     return found
 
 
 def _metadata(folder: Path) -> Iterator[Path]:
-    """Metadata of VideoFolder, in a folder and two levels below it."""
+    """Yield VideoFolder metadata files in a folder and up to two levels below it."""
     for pattern in ("", "*/", "*/*/"):
         yield from sorted(path for name in METADATA for path in folder.glob(pattern + name) if is_file(path))
 
@@ -144,7 +146,7 @@ def _root(sources: Sequence[Path], lists: Sequence[Path]) -> Path:
         return sources[0]
     parents = {path.parent.parent if _is_info(path) else path.parent for path in lists}
     if len(parents) > 1:
-        raise ConfigError("lists in several folders", "one folder that files are named from", "name it with --root")
+        raise ConfigError("lists in several folders", "one folder of recordings", "name it with --root")
     return parents.pop()
 
 
@@ -154,7 +156,7 @@ def _is_info(path: Path) -> bool:
 
 def _reader(path: Path) -> Callable[[Path, Wanted], Found]:
     if path.name in NAMES:
-        raise DataError(f"{path} is a manifest already", KINDS, "kd-edge data check files --data its folder")
+        raise DataError(f"{path} is already a manifest", KINDS, "run kd-edge data check files --data on its folder")
     if _is_info(path):
         return read_lerobot
     if path.suffix == ".json":
@@ -163,11 +165,11 @@ def _reader(path: Path) -> Callable[[Path, Wanted], Found]:
         return read_table
     if path.suffix in (".txt", ".csv", ".tsv", ".list", ".lst", ""):
         return read_table if header_of(path) else read_list
-    raise DataError(f"{path} is no list of a known kind", KINDS, "name the list itself")
+    raise DataError(f"{path} is not a list of a known kind", KINDS, "name the list itself")
 
 
 def _names(path: Path) -> dict[int, str]:
-    """Class names by their numbers; see ``import_rows``."""
+    """Read class names by number; see ``import_rows``."""
     lines = [line.strip() for line in read_text(path).split("\n") if line.strip()]
     numbered = [re.fullmatch(r"(\d{1,9})[\s,:;]+(.+)", line) for line in lines]
     if all(numbered):
@@ -175,27 +177,27 @@ def _names(path: Path) -> dict[int, str]:
     else:
         found = dict(enumerate(lines))
     if not lines or len(set(found.values())) < len(lines):
-        raise unreadable(path, "it is empty" if not lines else "a name or number is there twice")
+        raise unreadable(path, "it is empty" if not lines else "it contains a name or number twice")
     return found
 
 
 def _checked(found: Found, root: Path, settings: Settings, skip_missing: bool) -> tuple[tuple[Row, ...], list[str]]:
-    """Rows of a list without what is there twice, and what is to be said of it."""
+    """Check the rows of a list, dropping duplicates, and return them with remarks."""
     stripped = [(line, _stripped(record, found.modalities)) for line, record in reversed(found.cells)]
-    once = {tuple(sorted(record.items())): (line, record) for line, record in stripped}
-    cells = sorted(once.values(), key=lambda cell: cell[0])
-    remarks = [f"rows that are there twice: {len(found.cells) - len(cells)}"] if len(cells) < len(found.cells) else []
+    unique = {tuple(sorted(record.items())): (line, record) for line, record in stripped}
+    cells = sorted(unique.values(), key=lambda cell: cell[0])
+    remarks = [f"duplicate rows: {len(found.cells) - len(cells)}"] if len(cells) < len(found.cells) else []
     if skip_missing:
-        there = [cell for line, record in cells if (cell := _there(line, record, found.modalities, root)) is not None]
-        if len(there) < len(cells):
-            remarks.append(f"recordings that are not there, left out: {len(cells) - len(there)} of {len(cells)}")
-        cells = there
+        present = [c for line, record in cells if (c := _present(line, record, found.modalities, root)) is not None]
+        if len(present) < len(cells):
+            remarks.append(f"missing recordings, left out: {len(cells) - len(present)} of {len(cells)}")
+        cells = present
         if not cells:
             return (), remarks
     try:
         table = table_of(found.path, cells, root, found.modalities, links=settings.links)
     except DataError as error:
-        fix = "correct them; --root names the folder of the files, --skip-missing leaves out those that are not there"
+        fix = "correct them; --root names the folder of the files, --skip-missing leaves out missing ones"
         raise DataError(error.found, error.expected, fix) from error
     if beyond := _beyond(table, root, settings):
         raise DataError(f"{found.path}: {beyond}", "pieces inside their recordings", "correct them, or the recording")
@@ -206,35 +208,36 @@ def _checked(found: Found, root: Path, settings: Settings, skip_missing: bool) -
 
 
 def _beyond(table: Table, root: Path, settings: Settings) -> str:
-    """The first piece that goes on after a file of it has ended, by the file's header; empty where none does.
+    """Describe the first piece that extends past the end of one of its files, by the file's header; empty if none does.
 
-    Of a header that cannot be read nobody knows; whoever opens the file is told.
+    Unreadable headers are ignored; the file is reported when it is opened.
     """
     lengths: dict[tuple[str, PurePosixPath], float] = {}
     for row in table.rows:
         if not row.start_s and row.end_s is None:
             continue
         for name, file in row.files.items():
-            its = settings.of(name)
+            modality = settings.of(name)
             if (name, file) not in lengths:
                 lengths[name, file] = math.inf
                 with suppress(DataError):
-                    lengths[name, file] = Media(its, its.channels(name), _ANY_HEIGHT_PX).probe(root / file).seconds
-            length, late = lengths[name, file], its.offset_s + row.offsets_s.get(name, 0.0)
-            last = (row.start_s if row.end_s is None else row.end_s) - late
-            if row.start_s - late > length or last > length + LATE_SECONDS:
+                    media = Media(modality, modality.channels(name), _ANY_HEIGHT_PX)
+                    lengths[name, file] = media.probe(root / file).seconds
+            length, offset = lengths[name, file], modality.offset_s + row.offsets_s.get(name, 0.0)
+            last = (row.start_s if row.end_s is None else row.end_s) - offset
+            if row.start_s - offset > length or last > length + LATE_SECONDS:
                 piece = f"from {row.start_s:g} s to {'its end' if row.end_s is None else f'{row.end_s:g} s'}"
                 return f"line {row.line}: a piece {piece} of {printable(str(file))}, which ends at {length:.4g} s"
     return ""
 
 
 def _stripped(record: dict[str, str], modalities: Sequence[str]) -> dict[str, str]:
-    """Without blanks around texts, as a manifest is read; a file's name may begin with one."""
+    """Strip all cells except file names, which may begin with a blank, as for a manifest."""
     return {name: cell if name in modalities else cell.strip() for name, cell in record.items()}
 
 
-def _there(line: int, record: dict[str, str], modalities: Sequence[str], root: Path) -> Cells | None:
-    """A row without the files that are not there; None where none is."""
-    absent = [m for m in modalities if record.get(m) and not os.path.exists(root / record[m])]  # noqa: PTH110
-    kept = {name: cell for name, cell in record.items() if name not in absent}
+def _present(line: int, record: dict[str, str], modalities: Sequence[str], root: Path) -> Cells | None:
+    """A row without its missing files; None if all are missing."""
+    missing = [m for m in modalities if record.get(m) and not os.path.exists(root / record[m])]  # noqa: PTH110
+    kept = {name: cell for name, cell in record.items() if name not in missing}
     return (line, kept) if any(kept.get(m) for m in modalities) else None

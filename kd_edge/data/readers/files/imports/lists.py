@@ -1,4 +1,4 @@
-"""Text lists without a header: ``path label`` of mmaction2, PyTorchVideo and their kin, and of folders of images."""
+"""Text lists without a header: ``path label`` as used by mmaction2, PyTorchVideo and others, also for image folders."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NUMBER = re.compile(r"-?\d{1,9}")
 
 
 class _Line(NamedTuple):
-    """One recording of a list: its path, and what stands behind it."""
+    """One recording of a list: its path and the fields after it."""
 
     number: int
     path: str
@@ -28,15 +28,15 @@ class _Line(NamedTuple):
 
 
 def read_list(path: Path, wanted: Wanted) -> Found:
-    """A list with one recording a line.
+    """Read a list with one recording per line.
 
-    ``video label``; ``folder frames label`` and ``folder first-frame frames label`` of folders of images. A label is a
-    number or a name; without one, or with -1, the recording is left for somebody to label. Blanks or, where every line
-    has them, tabs, semicolons or commas stand between. A list that is called ``train``, ``val`` or ``test`` names the
+    Lines are ``video label`` or, for folders of images, ``folder frames label`` or ``folder first-frame frames label``.
+    A label is a number or a name; without one, or with -1, the recording is unlabelled. Fields are separated by blanks
+    or, if every line has them, by tabs, semicolons or commas. A list named ``train``, ``val`` or ``test`` gives the
     side. Lines that begin with ``#`` and name no file are left out.
 
     Raises:
-        DataError: It is no such list, or a number has no name.
+        DataError: The list has another format, or a number has no name.
     """
     lines, remarks = _lines(path, wanted.root)
     if not lines:
@@ -57,13 +57,13 @@ def read_list(path: Path, wanted: Wanted) -> Found:
 
 
 def side_of(name: str) -> str:
-    """The side that the name of a list or folder tells; empty where it tells none, or several."""
-    told = {SIDES[word] for word in re.split(r"[^a-z]+", name.lower()) if word in SIDES}
-    return told.pop() if len(told) == 1 else ""
+    """Return the side in the name of a list or folder; empty if there is none or more than one."""
+    sides = {SIDES[word] for word in re.split(r"[^a-z]+", name.lower()) if word in SIDES}
+    return sides.pop() if len(sides) == 1 else ""
 
 
 def _lines(path: Path, root: Path) -> tuple[list[_Line], list[str]]:
-    """Lines with a recording, and what is to be said of the others."""
+    """Lines with a recording, and remarks on the others."""
     written = [(k, text.strip()) for k, text in enumerate(read_text(path).split("\n"), 1) if text.strip()]
     if len(written) > MOST_ROWS:
         raise unreadable(path, f"more than {MOST_ROWS:,} rows")
@@ -75,7 +75,7 @@ def _lines(path: Path, root: Path) -> tuple[list[_Line], list[str]]:
 
 
 def _is_comment(text: str, root: Path) -> bool:
-    """Whether a line begins with ``#`` and with no file that is there."""
+    """Whether a line begins with ``#`` but not with the path of an existing file."""
     ends = [match.start() for match in re.finditer(r"[\s,;]|$", text)] if text.startswith("#") else []
     return bool(ends) and not any(os.path.exists(root / text[:end]) for end in ends)  # noqa: PTH110 - too long
 
@@ -88,52 +88,56 @@ def _line(number: int, text: str, separator: str | None, root: Path) -> _Line:
 
 
 def _split(number: int, words: Sequence[str], root: Path) -> _Line:
-    """Where a path with blanks in it ends: it is there, or has the ending of a recording; else at the first blank."""
+    """Split a line after its path, which may contain blanks.
+
+    The path is the longest beginning that exists, otherwise the longest with a recording's suffix, otherwise the first
+    word.
+    """
     heads = [("".join(words[: k + 1]), words[k + 2 :: 2]) for k in range(0, len(words), 2)]
-    there = [at for at, (head, _) in enumerate(heads) if os.path.exists(root / head)]  # noqa: PTH110 - too long
-    ending = [at for at, (head, _) in enumerate(heads) if PurePosixPath(head).suffix.lower() in ENDINGS]
-    path, rest = heads[there[-1] if there else ending[-1] if ending else 0]
+    existing = [at for at, (head, _) in enumerate(heads) if os.path.exists(root / head)]  # noqa: PTH110 - too long
+    with_suffix = [at for at, (head, _) in enumerate(heads) if PurePosixPath(head).suffix.lower() in ENDINGS]
+    path, rest = heads[existing[-1] if existing else with_suffix[-1] if with_suffix else 0]
     numbers = 0
     while numbers < len(rest) and _NUMBER.fullmatch(rest[numbers]):
         numbers += 1
-    if numbers < len(rest):  # the name of a class, behind the numbers of a folder's frames
+    if numbers < len(rest):  # the name of a class, after the frame numbers of a folder
         numbers *= PurePosixPath(path).suffix.lower() not in ENDINGS
         rest = [*rest[:numbers], " ".join(rest[numbers:])]
     return _Line(number, path, tuple(rest))
 
 
 def _shape(path: Path, lines: Sequence[_Line]) -> int:
-    """How many fields follow a path: 1, 2 with the number of frames, 3 with the first frame before it.
+    """Number of fields after a path: 1 (label), 2 (frames, label) or 3 (first frame, frames, label).
 
     Raises:
-        DataError: Lines differ in it, as those of several labels each do.
+        DataError: Lines differ in the number, for example because some have several labels.
     """
     is_video = any(PurePosixPath(line.path).suffix.lower() in ENDINGS for line in lines)
     counts = Counter(len(line.rest) for line in lines if line.rest)
     usual = min(counts.most_common()[0][0], 1 if is_video else 3) if counts else 1
     if odd := next((line for line in lines if line.rest and len(line.rest) != usual), None):
-        told = printable(" ".join(odd.rest)[:60])
-        raise unreadable(path, f"line {odd.number}: '{told}' behind the path, where one label of a recording belongs")
+        text = printable(" ".join(odd.rest)[:60])
+        raise unreadable(path, f"line {odd.number}: '{text}' after the path, where one label is expected")
     return usual
 
 
 def _piece(path: Path, line: _Line, shape: int, wanted: Wanted) -> dict[str, str]:
-    """Seconds of the frames that a line names, their borders half-way to the next frame."""
+    """Start and end in seconds of the frames that a line names, halfway to the neighbouring frames."""
     if shape == 1 or not line.rest:
         return {}
     if not all(_NUMBER.fullmatch(field) for field in line.rest[:-1]):
-        raise unreadable(path, f"line {line.number}: '{printable(line.rest[0][:40])}' is no number of frames")
+        raise unreadable(path, f"line {line.number}: '{printable(line.rest[0][:40])}' is not a number of frames")
     first, count = (0, *map(int, line.rest[:-1]))[-2:]
-    there = _images(wanted.root / line.path)
-    if there is not None and (first < 0 or count < 1 or first + count > there):
-        named = f"frames {first} to {first + count - 1}"
-        raise unreadable(path, f"line {line.number}: {named} of {printable(line.path)}, which has {there} images")
-    end = {} if there == first + count else {"end_s": repr((first + count - 0.5) / wanted.fps)}
+    images = _images(wanted.root / line.path)
+    if images is not None and (first < 0 or count < 1 or first + count > images):
+        frames = f"frames {first} to {first + count - 1}"
+        raise unreadable(path, f"line {line.number}: {frames} of {printable(line.path)}, which has {images} images")
+    end = {} if images == first + count else {"end_s": repr((first + count - 0.5) / wanted.fps)}
     return {"start_s": repr(max(0.0, first - 0.5) / wanted.fps)} | end if first or end else {}
 
 
 def _images(folder: Path) -> int | None:
-    """Number of images; None where there is no such folder, which is told with all files that are not there."""
+    """Number of images; None if the folder is missing, which is reported together with other missing files."""
     try:
         names = [file.name.lower() for file in folder.iterdir()]
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Tables in Apache Parquet, read within bounds."""
+"""Read Apache Parquet tables within size limits."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from kd_edge.packages import import_extra
 from kd_edge.reading import open_regular
 
 MOST_BYTES = 1_000_000_000
-"""Of the columns that are read, unpacked."""
+"""Limit for the columns read, uncompressed."""
 
 
 def read_columns(path: Path, wanted: Sequence[str] | None = None) -> tuple[list[dict[str, Any]], dict[bytes, bytes]]:
-    """Rows of a table, and what the file says of itself.
+    """Read the rows and the metadata of a table.
 
     Args:
         path: The file.
-        wanted: Columns to read, those of them that it has; None reads all.
+        wanted: Columns to read, ignoring missing ones; None reads all.
 
     Raises:
-        DataError: It cannot be read, or is too large.
+        DataError: The file cannot be read, or is too large.
         MissingExtraError: pyarrow is not installed.
     """
     parquet = import_extra("pyarrow.parquet", "parquet")
@@ -35,15 +35,15 @@ def read_columns(path: Path, wanted: Sequence[str] | None = None) -> tuple[list[
             _check_size(path, table.metadata, names)
             rows: list[dict[str, Any]] = table.read(columns=names).to_pylist()
             return rows, dict(table.schema_arrow.metadata or {})
-    except (OSError, ValueError, TypeError, KeyError, MemoryError, NotImplementedError) as error:  # pyarrow's are those
+    except (OSError, ValueError, TypeError, KeyError, MemoryError, NotImplementedError) as error:  # raised by pyarrow
         raise unreadable(path, getattr(error, "strerror", None) or reason(error)) from error
 
 
 def columns_of(path: Path) -> list[str]:
-    """Names of its columns.
+    """Return the names of a table's columns.
 
     Raises:
-        DataError: It cannot be read.
+        DataError: The file cannot be read.
         MissingExtraError: pyarrow is not installed.
     """
     parquet = import_extra("pyarrow.parquet", "parquet")
@@ -55,11 +55,11 @@ def columns_of(path: Path) -> list[str]:
         raise unreadable(path, getattr(error, "strerror", None) or reason(error)) from error
 
 
-def _check_size(path: Path, facts: Any, names: Sequence[str]) -> None:
-    if facts.num_rows > MOST_ROWS:
+def _check_size(path: Path, metadata: Any, names: Sequence[str]) -> None:
+    if metadata.num_rows > MOST_ROWS:
         raise unreadable(path, f"more than {MOST_ROWS:,} rows")
     size = 0
-    for group in map(facts.row_group, range(facts.num_row_groups)):
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
         chunks = map(group.column, range(group.num_columns))
         size += sum(c.total_uncompressed_size for c in chunks if any(_is_of(c.path_in_schema, n) for n in names))
     if size > MOST_BYTES:
@@ -67,5 +67,5 @@ def _check_size(path: Path, facts: Any, names: Sequence[str]) -> None:
 
 
 def _is_of(path: str, name: str) -> bool:
-    """Whether a leaf of the schema belongs to a column, whose own name may have dots."""
+    """Whether a leaf of the schema belongs to a column, whose own name may contain dots."""
     return path == name or path.startswith(f"{name}.")

@@ -1,4 +1,4 @@
-"""Tables with a header: Hugging Face's ``metadata.csv``, ``.jsonl`` and ``.parquet``, and others like them."""
+"""Tables with a header: Hugging Face's ``metadata.csv``, ``.jsonl`` and ``.parquet``, and similar ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from kd_edge.errors import DataError, printable, reason
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 FILES = ("file_name", "filename", "file", "filepath", "file_path", "path", "video", "video_path", "video_name", "clip")
-"""Columns of files, by their names."""
+"""Usual names of file columns."""
 LABELS = ("label", "class", "action", "category", "class_name", "label_name")
 _SUFFIX = "_file_name"
 _SEPARATORS = ",;\t"
@@ -38,22 +38,22 @@ _NESTED = (list, dict, bytes)
 
 
 def header_of(path: Path) -> list[str]:
-    """Names of a text table's columns; empty where its first line is none of a table of files."""
+    """Return the column names of a text table; empty if its first line is not the header of a table of files."""
     line = read_text(path).partition("\n")[0].strip()
     names = [name.strip().strip('"') for name in re.split(f"[{_SEPARATORS}]", line)]
     return names if len(names) > 1 and any(map(_is_file_column, names)) else []
 
 
 def read_table(path: Path, wanted: Wanted) -> Found:
-    """A row for each recording: a column of files, one of classes, and what a manifest has, too.
+    """Read a table with one row per recording: files, class and further columns of a manifest.
 
-    ``file_name`` is a file, and ``NAME_file_name`` that of modality NAME. The class stands in ``label``, ``class``,
-    ``action`` or ``category``, or in the column that is named; without any it is the file's folder. Files of a
-    ``metadata`` table lie beside it, and its folder ``train``, ``validation`` or ``test`` is their side.
+    ``file_name`` is a file, and ``NAME_file_name`` that of modality NAME. The class is in ``label``, ``class``,
+    ``action`` or ``category``, or in the given column; without any it is the file's folder. Files of a ``metadata``
+    table are relative to it, and its folder ``train``, ``validation`` or ``test`` is their side.
 
     Raises:
-        DataError: It cannot be read, or has no column of files or of classes.
-        MissingExtraError: Parquet without pyarrow.
+        DataError: The table cannot be read, or has no column of files or of classes.
+        MissingExtraError: A Parquet file needs pyarrow, which is not installed.
     """
     raw, names = _records(path)
     records = [(line, {k.strip(): v for k, v in record.items() if k.strip()}) for line, record in raw]
@@ -80,18 +80,18 @@ def read_table(path: Path, wanted: Wanted) -> Found:
         others = {k: plain(v) for k, v in record.items() if k not in read and not isinstance(v, _NESTED)}
         cells.append((line, {"split": side, **others, **paths, "label": name}))
     if not label and not any(record["label"] for _, record in cells):
-        raise DataError(f"{path} has the columns {_listed(columns)}", "one of classes", "name it with --label")
+        raise DataError(f"{path} has the columns {_listed(columns)}", "a column of classes", "name it with --label")
     kind = "VideoFolder metadata" if is_metadata else "a table of recordings"
     return Found(kind, path, cells, tuple(files.values()), _remarks(records, columns))
 
 
 def _records(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], dict[str, dict[int, str]]]:
-    """(line, cells) of each row, and names for the numbers of columns that have some."""
+    """(line, cells) of each row, and class names by column and number, if stored in the file."""
     if path.suffix == ".jsonl":
         return json_lines(path), {}
     if path.suffix == ".parquet":
-        rows, facts = read_columns(path)
-        return list(enumerate(rows, 1)), _class_names(facts)
+        rows, metadata = read_columns(path)
+        return list(enumerate(rows, 1)), _class_names(metadata)
     text = read_text(path)
     separator = max(_SEPARATORS, key=text.partition("\n")[0].count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, restkey="")
@@ -102,11 +102,11 @@ def _records(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], dict[str, di
     return found, {}
 
 
-def _class_names(facts: Mapping[bytes, bytes]) -> dict[str, dict[int, str]]:
-    """What Hugging Face writes into a Parquet file of columns that hold a class's number."""
+def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, dict[int, str]]:
+    """Class names by column and number, as Hugging Face stores them in the metadata of a Parquet file."""
     names: dict[str, dict[int, str]] = {}
     with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        for column, feature in json.loads(facts[b"huggingface"])["info"]["features"].items():
+        for column, feature in json.loads(metadata[b"huggingface"])["info"]["features"].items():
             if feature.get("_type") == "ClassLabel":
                 names[column] = dict(enumerate(map(str, feature["names"])))
     return names
@@ -117,7 +117,7 @@ def _is_file_column(name: str) -> bool:
 
 
 def _file_columns(path: Path, columns: Sequence[str], wanted: Wanted) -> dict[str, str]:
-    """Column of files -> modality; the one that is called after no modality is the wanted one."""
+    """File column -> modality; a column not named after a modality gets the one of the options."""
     unnamed = [c for c in columns if c.lower() in FILES]
     first = min(unnamed, key=lambda c: FILES.index(c.lower()), default=None)
     found = {} if first is None else {first: wanted.modality}
@@ -126,13 +126,15 @@ def _file_columns(path: Path, columns: Sequence[str], wanted: Wanted) -> dict[st
             found[column] = modality_name(column.removesuffix(_SUFFIX), (*found.values(), *COLUMNS))
     if not found:
         raise DataError(
-            f"{path} has the columns {_listed(columns)}", "one of files, for example file_name", "rename the column"
+            f"{path} has the columns {_listed(columns)}",
+            "a column of files, for example file_name",
+            "rename the column",
         )
     return found
 
 
 def _label_column(path: Path, columns: Sequence[str], wanted: Wanted) -> str:
-    """The column of classes; empty where folders are the classes."""
+    """The column of classes; empty if folders are the classes."""
     if wanted.label is not None:
         if wanted.label not in columns:
             raise DataError(f"{path} has the columns {_listed(columns)}", f"'{wanted.label}'", "correct --label")
@@ -141,7 +143,7 @@ def _label_column(path: Path, columns: Sequence[str], wanted: Wanted) -> str:
 
 
 def _folder(record: Mapping[str, Any], files: Mapping[str, str]) -> str:
-    """The class by the folder that the first file lies in."""
+    """The class: the folder of the first file."""
     first = next((text for column in files if (text := plain(record.get(column)))), "")
     folders = [part for part in PurePosixPath(first).parts[:-1] if part.lower() not in SIDES]
     return folders[-1] if folders else ""
