@@ -155,7 +155,7 @@ def test_a_folder_that_cannot_be_written_is_told_and_the_plan_used(
     plan = plans.obtain(step, TENSORRT, ORIN, say=lines.append)
     assert (plan.content, plan.path) == (b"plan 1", None)
     assert "no writable cache folder" in plan.not_kept
-    assert "builds a plan that is not kept" in lines[0]
+    assert "builds a plan that is not stored" in lines[0]
 
 
 def test_a_folder_that_others_can_write_is_not_used(step: Artifact, folder: Path, builds: list[dict[str, Any]]) -> None:
