@@ -330,7 +330,7 @@ def test_pictures_are_compared_with_those_of_training(watch) -> None:
     assert dim.match.judged["dark"] > 0.8
     told = of(advise(dim, V4L2, manifest), topic)
     assert told[0][1].startswith("'tiny' rates ")
-    assert "for dark: mean 29.6 below 40" in told[0][1]
+    assert "as dark: mean 29.6 below 40" in told[0][1]
     assert "of the values lie below the window of 'tiny', 50 to 200, 0% above" in told[1][1]
     follows = tiny_manifest(value_range=(0, 50), preprocess=spec.model_copy(update={"window": PercentileWindow()}))
     seen = watch(many(scene(0, 100), scene(1, 100)), follows)
