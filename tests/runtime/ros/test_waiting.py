@@ -136,7 +136,7 @@ def test_closing_lets_all_go_and_takes_nobody() -> None:
 def test_changes_are_told_meanwhile() -> None:
     waiting, told = Waiting(), []
     held = predicted("clap")
-    waiting.begin(held, tell=told.append)
+    waiting.begin(held, on_change=told.append)
     for prediction in (predicted("clap", 0.9), stale(), stale(), predicted("wave", 0.25), predicted("wave", 0.9)):
         waiting.waits.see(prediction)
     assert [(p.label, p.confidence) for p in told] == [("clap", 0.75), (None, 0.0), ("wave", 0.25)]
@@ -167,5 +167,5 @@ def test_what_can_never_come_is_refused(changes: dict[str, Any], fault: str) -> 
 def test_a_label_that_ran_out_before_anybody_could_act_on_it_ends_no_wait() -> None:
     waiting = Waiting()
     future = waiting.begin()
-    waiting.waits.see(predicted("wave", 0.75), holds=False)
+    waiting.waits.see(predicted("wave", 0.75), is_valid=False)
     assert (future.answers, len(waiting.waits)) == ([], 1)
