@@ -38,11 +38,11 @@ OWN_KEYS: dict[str, tuple[str, ...]] = {
 """Keys specific to each kind of camera; the other kinds refuse them, because they would have no effect."""
 _DEVICE_KEYS = tuple(dict.fromkeys(key for own in OWN_KEYS.values() for key in own))
 _NETWORK_CLOCKS = {
-    "arrival": "the moment a frame was here",
+    "arrival": "arrival time of a frame",
     "device": "the stream's own stamps",
 }
 _TOPIC_CLOCKS = {
-    "wall": "headers bear the time of day of this machine, as ROS has it",
+    "wall": "headers have this machine's time of day, as usual in ROS",
     "device": "any clock that counts nanoseconds",
     "arrival": "no usable stamps",
 }
@@ -285,7 +285,7 @@ def _check_url(config: CameraConfig) -> None:
     user = url.partition("://")[2].rpartition("@")[0]
     if not is_whole or set(user) & set("/?#@[]") or any(c.isspace() for c in url):
         raise ConfigError(
-            f"camera {shown(url)} is no URL of a camera",
+            f"camera {shown(url)} is not a camera URL",
             f"{config.scheme}://[USER:PASSWORD@]HOST[:PORT]/PATH",
             "write special characters of user, password and path as %XX (a # is %23, an @ is %40)",
         )
@@ -295,7 +295,7 @@ def _check_topic(config: CameraConfig) -> None:
     """Refuse an invalid name of a ROS topic."""
     if config.scheme != TOPIC or TOPIC_NAME.fullmatch(config.target):
         return
-    found = f"'{config.target}' is no topic" if config.target else "names no topic"
+    found = f"'{config.target}' is not a topic name" if config.target else "names no topic"
     raise ConfigError(
         f"camera {TOPIC}: {found}",
         f"{TOPIC}:/NAME/OF/TOPIC, of letters, digits and _, no digit first",

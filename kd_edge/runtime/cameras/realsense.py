@@ -141,7 +141,7 @@ class RealSenseCamera:
         lit = is_lit(self._rs, frame)
         if lit is None:
             raise CameraError(
-                f"camera {self.name}: frames do not tell whether the projector lit them",
+                f"camera {self.name}: frame metadata do not show whether the projector was on",
                 "frame metadata, for emitter = 'alternating'",
                 "install librealsense's kernel patches or udev rules, or set emitter = 'off'",
             )
@@ -167,7 +167,7 @@ class RealSenseCamera:
         if not wanted and len(devices) > 1:
             raise CameraError(
                 f"camera {self.name}: {len(devices)} RealSense devices are attached",
-                "a serial number that says which",
+                "the serial number of one of them",
                 f"--camera realsense:{serials[0]}, or another of {', '.join(serials)}",
             )
         return devices[serials.index(wanted) if wanted else 0]

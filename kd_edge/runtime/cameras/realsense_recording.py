@@ -243,7 +243,7 @@ class Playback:
     def _checked(self, lit: bool | None) -> bool:
         if lit is None:
             raise DataError(
-                f"{self._path} does not tell which frames the projector lit",
+                f"{self._path} does not record which frames the projector lit",
                 "frame metadata, for emitter = 'alternating'",
                 "leave emitter out, or record with a driver that keeps the metadata",
             )

@@ -1,4 +1,7 @@
-"""V4L2 devices through OpenCV: 8-bit and 16-bit infrared, or colour; ``isOpened`` alone never counts as alive."""
+"""V4L2 devices through OpenCV: 8-bit and 16-bit infrared, or colour.
+
+A device is judged by the age of its frames, never by ``isOpened``.
+"""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def formats(device: Path) -> list[PixelFormat]:
             return list(_formats(handle))
     except OSError as error:
         raise CameraError(
-            f"{device} does not tell its formats ({error.strerror})", "a V4L2 camera", "is the user in group 'video'?"
+            f"{device} does not report its formats ({error.strerror})", "a V4L2 camera", "is the user in group 'video'?"
         ) from error
 
 

@@ -83,14 +83,14 @@ def _fault(module: str, error: BaseException) -> ConfigError:
     python = ".".join(map(str, sys.version_info[:2]))
     if isinstance(error, ModuleNotFoundError) and (error.name or "").rpartition(".")[2] in _OTHER_PYTHON:
         return ConfigError(
-            f"rclpy was built for another Python than this one ({python})",
+            f"rclpy was built for a different Python than this one ({python})",
             "the Python of the ROS 2 release",
             "run kd-edge with the system's python3 (a virtual environment of it with --system-site-packages), or use "
             f"another environment: pip install {WHEELS}",
         )
     if isinstance(error, ModuleNotFoundError) and error.name == package:
         return ConfigError(
-            f"ROS 2's Python package '{package}' is not there",
+            f"ROS 2's Python package '{package}' is not installed",
             "a sourced ROS 2, or its wheels",
             f"{_SOURCE}, or pip install {_wheels(package)}",
         )

@@ -265,7 +265,7 @@ class ActionRecognition(_lifecycle_node()):  # type: ignore[misc]
         for name in self.__given():
             hint = did_you_mean(name, BY_NAME)
             if hint and not self.has_parameter(name):  # a name unlike all of them is another node's
-                self.get_logger().warning(printable(f"parameter {name} is none of this node's{hint}"))
+                self.get_logger().warning(printable(f"parameter {name} is not one of this node's{hint}"))
 
     def __given(self) -> dict[str, Any]:
         """Parameters from the command line, files and launch; rclpy does not report undeclared ones."""

@@ -18,7 +18,7 @@ Json = Literal["auto", "always", "never"]
 SIMULATED = "use_sim_time"
 """Parameter declared by ROS itself; the stream's clock is fixed when the node is configured."""
 LONGEST = 1024
-"""Maximum number of characters of a text."""
+"""Maximum number of characters of a text, or of an entry of a list."""
 _TYPES: dict[Kind, tuple[type, ...]] = {
     "bool": (bool,), "int": (int,), "float": (float,), "str": (str,), "strs": (list, tuple)
 }  # fmt: skip

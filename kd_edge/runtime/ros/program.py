@@ -81,8 +81,8 @@ def _run(arguments: Sequence[str], closing: ExitStack) -> int:
         raise
     except Exception as error:  # rclpy may raise anything for an argument, a parameter file or a name
         if "arguments" in str(error) or "name" in str(error):
-            found = f"ROS 2 does not take these arguments ({reason(error)})"
-            expected = "what ROS 2 knows, such as --ros-args -p model:=FILE -r image:=/camera/image_raw"
+            found = f"ROS 2 does not accept these arguments ({reason(error)})"
+            expected = "ROS 2 arguments, such as --ros-args -p model:=FILE -r image:=/camera/image_raw"
             is_yaml = "parameter override" in str(error)
             quotes = "; a value is YAML, so one that ends in a colon is quoted: -p 'camera:=\"realsense:\"'"
             raise ConfigError(found, expected, f"correct them{quotes if is_yaml else ''}") from error
@@ -105,8 +105,8 @@ def _refuse_others(arguments: Sequence[str]) -> None:
         ConfigError: There are unused arguments.
     """
     if arguments:
-        found = f"argument {arguments[0]!r:.80} is nothing of ROS 2's"
-        raise ConfigError(found, "parameters behind --ros-args: -p model:=student.onnx", "--help shows them")
+        found = f"argument {arguments[0]!r:.80} is not a ROS 2 argument"
+        raise ConfigError(found, "parameters after --ros-args: -p model:=student.onnx", "--help shows them")
 
 
 def usage() -> str:

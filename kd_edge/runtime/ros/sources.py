@@ -61,7 +61,7 @@ class Sources:
         except KdEdgeError:
             raise
         except Exception as error:  # rclpy's own, of names
-            found = f"topic '{topic:.80}' cannot be one ({reason(error)})"
+            found = f"topic '{topic:.80}' is not valid ({reason(error)})"
             raise ConfigError(found, "a topic's name, such as /camera/image_raw", "correct it") from error
         name = made.name if given == asked else given
         if name in self._topics:

@@ -283,7 +283,7 @@ def resolved(node: Any, topic: str) -> str:
     try:
         name: str = node.resolve_topic_name(topic)
     except Exception as error:  # rclpy's own, of names
-        found = f"topic '{topic:.80}' cannot be one ({reason(error)})"
+        found = f"topic '{topic:.80}' is not valid ({reason(error)})"
         raise ConfigError(found, "a topic's name, such as /camera/image_raw", "correct it") from error
     return name
 

@@ -45,10 +45,10 @@ class Wanted:
             sources: Names of the cameras.
         """
         if self.label not in labels:
-            found = f"label '{self.label:.80}' is none of the model's{did_you_mean(self.label, labels)}"
+            found = f"label '{self.label:.80}' is not one of the model's{did_you_mean(self.label, labels)}"
             return printable(f"{found}. Expected one of {', '.join(labels)}")
         if self.source and self.source not in sources:
-            found = f"source '{self.source:.80}' is no camera of this node"
+            found = f"source '{self.source:.80}' is not a camera of this node"
             return printable(f"{found}. Expected {', '.join(sources)}, or none")
         if not 0 <= self.min_confidence <= 1:  # also refuses NaN
             return f"min_confidence {self.min_confidence:g}. Expected 0 to 1"

@@ -466,10 +466,10 @@ def test_tls_is_verified(tmp_path):
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("http://me:hunter#2@host/x", "is no URL of a camera"),
-        ("http://me:hunter/2@host/x", "is no URL of a camera"),
+        ("http://me:hunter#2@host/x", "is not a camera URL"),
+        ("http://me:hunter/2@host/x", "is not a camera URL"),
         ("rtsp:/me:hunter2@host", r"without // after it\..*--camera rtsp://\*\*\*@host"),
-        ("http://me:hunter2@host:99999/", "is no URL of a camera"),
+        ("http://me:hunter2@host:99999/", "is not a camera URL"),
         ("rstp://me:hunter2@host/", "unknown kind"),
         ("me:hunter2@host/", r"'\*\*\*@host/' of unknown kind"),
         ("http://me:hunter2@host/" + "x" * 9000, "at most 8192 characters"),
