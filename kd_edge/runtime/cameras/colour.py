@@ -42,8 +42,8 @@ class Greying:
             found = "grey, the same in three channels"
         if found:
             log.warning(
-                "camera %s gives %s for this model%s: labels are only as reliable as the model is on such pictures; use "
-                "a camera like the ones it was trained for, or another model",
+                "camera %s gives %s for this model%s: labels are only as reliable as the model is on such pictures; "
+                "use a camera like the ones it was trained for, or another model",
                 printable(self._name),
                 found,
                 "" if self._wanted.band is None else f" of {self._wanted.band} pictures",

@@ -196,10 +196,10 @@ class ActionRecognition(_lifecycle_node()):  # type: ignore[misc]
     def __wait_server(self) -> WaitServer | None:
         if not self.__messages.are_typed:
             return None
-        return WaitServer(self, self.__messages, self.__valid, self.__label_message)
+        return WaitServer(self, self.__messages, self.__valid_predictions, self.__label_message)
 
-    def __valid(self) -> Sequence[Prediction]:
-        return () if self.__work is None else self.__work.held()
+    def __valid_predictions(self) -> Sequence[Prediction]:
+        return () if self.__work is None else self.__work.valid_predictions()
 
     def __label_message(self, prediction: Prediction) -> Any:
         return self.__messages.label() if self.__work is None else self.__work.label_message(prediction)

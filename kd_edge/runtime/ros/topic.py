@@ -17,7 +17,7 @@ from kd_edge.runtime.ros.qos import Asked, Offer, TopicQos, decided, mismatch, o
 
 LOOK_SECONDS = 0.1
 """Interval of the checks of the publishers while no message arrives."""
-IDLE_LOOK_SECONDS = 2.0
+STREAMING_LOOK_SECONDS = 2.0
 """Interval of the checks of the publishers while messages arrive."""
 HEADERS = 256
 """Number of frames whose headers are kept: more than are in flight between camera and label."""
@@ -188,7 +188,7 @@ class ImageTopic:
             self._lens.close()
 
     def _look_if_due(self) -> None:
-        interval = LOOK_SECONDS if self.silent_seconds > LOOK_SECONDS else IDLE_LOOK_SECONDS
+        interval = LOOK_SECONDS if self.silent_seconds > LOOK_SECONDS else STREAMING_LOOK_SECONDS
         if self._is_look_due or time.monotonic() - self._looked >= interval:
             self.look()
 

@@ -168,7 +168,7 @@ class Work:
 
     # For other threads
 
-    def held(self) -> list[Prediction]:
+    def valid_predictions(self) -> list[Prediction]:
         """Return the currently valid predictions."""
         now_ns = self.clock.now_ns()
         return [each for each in tuple(self._newest.values()) if not each.is_stale(now_ns)]
