@@ -20,7 +20,7 @@ def test_doctor_of_a_good_camera(kd: Kd) -> None:
     code, output, error = kd("cameras", "doctor", FIGURE, "--seconds", "1")
     assert (code, error) == (0, "")
     assert "30.0 frames/s, nominal 30.0" in output
-    assert "'bundled' finds them as healthy as those it was trained on" in output
+    assert "'bundled' rates them as healthy as its training pictures" in output
 
 
 def test_doctor_in_json_and_with_exit_code_1_where_something_is_wrong(kd: Kd, tmp_path: Path) -> None:

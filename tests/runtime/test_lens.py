@@ -185,8 +185,8 @@ def test_the_cameras_doctor_says_what_is_assumed(tmp_path: Path) -> None:
 
     level, found, lines = lens(f"replay:{tmp_path}/long.npy")
     assert (level, lines) == ("note", ("hfov_deg = 90.0",))
-    assumed = "'tiny' cuts by metres and was trained with 90.0 degrees"
-    assert found == f"not known how wide the camera sees; {assumed}, which are assumed"
+    assumed = "'tiny' crops in metres and was trained with 90.0 degrees"
+    assert found == f"the camera's field of view is not known; {assumed}, which are assumed"
     level, found, _ = lens(f"replay:{tmp_path}/long.npy?hfov_deg=60")
     assert (level, found) == ("ok", f"60.0 degrees wide; {assumed}")
     assert focal_of_view(60) == pytest.approx(0.8660254)

@@ -1,4 +1,4 @@
-"""Cameras: recordings, a generated figure, V4L2, RealSense, the network, ROS 2. Each SDK has a file of its own."""
+"""Cameras: recordings, a generated figure, V4L2, RealSense, network streams, ROS 2. Each SDK has its own module."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from kd_edge.runtime.clock import MONOTONIC, Clock
 from kd_edge.runtime.uri import NETWORK, PIPELINE, TOPIC, shown
 
 ANYTHING = Wanted()
-"""No model decides what the camera must deliver."""
+"""No requirements: no model decides what the camera must deliver."""
 
 __all__ = ["Camera", "TimeOuts", "Wanted", "check_fits", "make_camera", "open_camera", "timeouts_of"]
 
@@ -16,14 +16,14 @@ __all__ = ["Camera", "TimeOuts", "Wanted", "check_fits", "make_camera", "open_ca
 def make_camera(
     name: str, config: CameraConfig, wanted: Wanted = ANYTHING, *, realtime: bool = False, clock: Clock = MONOTONIC
 ) -> Camera:
-    """Make a camera of the configured kind; nothing is opened yet.
+    """Create a camera of the configured kind without opening it.
 
     Args:
-        name: Names the source in predictions; of a URI without what may be secret in it.
-        config: What the user says about it; the camera brings its time-outs.
-        wanted: What the model needs; it decides what a generated or colour source delivers.
+        name: Source name in predictions; secrets in a URI are removed.
+        config: Its configuration, with its time-outs.
+        wanted: What the model needs; decides what a generated or colour source delivers.
         realtime: Pace a recording by its stamps instead of reading it as fast as possible.
-        clock: Stamps and paces its frames.
+        clock: Clock that stamps and paces its frames.
     """
     name = shown(name)
     # Imported here: a robot with one kind of camera should not pay for the others.
@@ -59,12 +59,12 @@ def make_camera(
 def open_camera(
     name_or_uri: str, wanted: Wanted = ANYTHING, *, realtime: bool = False, clock: Clock = MONOTONIC
 ) -> Camera:
-    """Find, make and open a camera; the caller closes it.
+    """Look up, create and open a camera; the caller closes it.
 
     Raises:
         ConfigError: Unknown name or URI.
-        CameraError: Not there, or not what the model needs.
-        DataError: A recording is absent or damaged.
+        CameraError: The camera is missing or does not fit the model.
+        DataError: A recording is missing or damaged.
     """
     name = source_name(name_or_uri)[0]
     camera = make_camera(name, camera_config(name_or_uri), wanted, realtime=realtime, clock=clock)

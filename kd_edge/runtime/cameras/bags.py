@@ -1,4 +1,4 @@
-"""Image topics of MCAP files and rosbag2 recordings, ours and other programs', as frames with their stamps."""
+"""Read stamped frames from the image topics of MCAP files and rosbag2 recordings, ours and other programs'."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from kd_edge.types import Cause, Image, Reason
 
 ENDINGS = (".mcap", ".db3")
 OWN_KEY, FORMAT = "kd_edge", "1"
-"""In the metadata of a topic that ``Recorder`` wrote; its value is the format of what lies in it."""
+"""Metadata key of a topic that ``Recorder`` wrote; its value is the recording format."""
 FOCAL_KEY = "focal"
-"""In the metadata of such a topic: the camera's focal length as a share of the frame's width, where it was known."""
+"""Metadata key of such a topic: the camera's focal length as a share of the frame's width, if known."""
 NAME_CHARACTERS = 1024
 SHOWN_CHARACTERS = 500
 END_KEY, HASH_KEY = "kd_edge/end", "labels_sha256/"
-"""Its metadata that say how it ended, and among them, with the camera's name, the hash of what was labelled."""
+"""Metadata record written at the end of a recording, and the prefix (before the camera's name) of its label hashes."""
 _PACKED = tuple(f"{ending}.zstd" for ending in ENDINGS)
 
 
@@ -43,10 +43,10 @@ class Recorded(NamedTuple):
 
     Attributes:
         image: As ``Frame.image``.
-        stamp_ns: When it was captured, by the recording's clock.
-        frame_id: The camera's number of it, where the recording tells.
-        truth: The action really performed, where the recording tells.
-        cut: What happened between it and the frame before, where the recording tells.
+        stamp_ns: Capture time by the recording's clock.
+        frame_id: The camera's frame number, if recorded.
+        truth: The action really performed, if recorded.
+        cut: What happened between this frame and the one before, if recorded.
     """
 
     image: Image
@@ -57,7 +57,7 @@ class Recorded(NamedTuple):
 
 
 def is_bag(path: Path) -> bool:
-    """Whether a path is a ``.mcap`` or ``.db3`` file, or a folder of them, packed or not, as rosbag2 makes it."""
+    """Whether a path is a ``.mcap`` or ``.db3`` file or a rosbag2 folder of them, compressed or not."""
     if path.is_dir():
         return any(file.name.lower().endswith((*ENDINGS, *_PACKED)) for file in path.iterdir())
     return path.suffix.lower() in ENDINGS
@@ -68,19 +68,19 @@ class Bag:
 
     Args:
         path: A ``.mcap`` or ``.db3`` file, or a folder of them.
-        topic: Of its images; None takes the only one there is.
-        grey: Make colour grey.
+        topic: Image topic; None selects the only one.
+        grey: Convert colour to grey.
 
     Attributes:
-        topic: The topic.
-        camera: Name of the camera that ``Recorder`` recorded; None of another program's recording.
-        band: What it saw, where the recording tells.
-        focal: Focal length of its camera as a share of the frame's width, where the recording tells.
-        labels_hash: Of the labels that were given when it was recorded; empty where the recording does not tell.
+        topic: The selected topic.
+        camera: Name of the camera that ``Recorder`` recorded; None for another program's recording.
+        band: Spectral band, if recorded.
+        focal: Focal length of the camera as a share of the frame's width, if recorded.
+        labels_hash: Hash of the labels predicted during recording; empty if not recorded.
 
     Raises:
         DataError: There is no image topic, or the file cannot be read.
-        ConfigError: Several image topics and none chosen, or one chosen that is not there.
+        ConfigError: The chosen topic is missing, or none was chosen and there are several.
     """
 
     def __init__(self, path: Path, topic: str | None, grey: bool) -> None:
@@ -108,10 +108,10 @@ class Bag:
         return digest if re.fullmatch("[0-9a-f]{64}", digest) else ""
 
     def __iter__(self) -> Iterator[Recorded]:
-        """The frames, each read when it is asked for.
+        """Iterate over the frames, reading lazily.
 
         Raises:
-            DataError: The file is damaged here, or breaks off.
+            DataError: The file is damaged at this point, or truncated.
         """
         wanted = {self.topic.name, self._info_topic or self.topic.name}
         for file in self._files:
@@ -145,7 +145,7 @@ class Bag:
             raise _damaged(file, reason(error)) from error
 
     def _topics(self) -> list[Topic]:
-        """Those of all files; of several that bear one name the first."""
+        """The topics of all files; of several with one name, the first."""
         found: dict[str, Topic] = {}
         for file in self._files:
             with _opened(file) as reader:
@@ -160,13 +160,13 @@ class Bag:
 
 
 def _files(path: Path) -> list[Path]:
-    """The files of a recording in their order; rosbag2 numbers them."""
+    """The files of a recording in order; rosbag2 numbers them."""
     if not path.is_dir():
         return [path]
     files = [file for file in path.iterdir() if file.suffix.lower() in ENDINGS and not file.name.startswith("._")]
     if packed := next((file for file in path.iterdir() if file.name.lower().endswith(_PACKED)), None):
         raise DataError(
-            f"{packed} is compressed as a whole", "files that can be read from the middle", f"zstd -d {packed.name}"
+            f"{packed} is compressed as a whole file", "files that allow random access", f"zstd -d {packed.name}"
         )
     return sorted(files, key=lambda file: (len(file.name), file.name))  # bag_10 follows bag_9
 
@@ -212,9 +212,9 @@ def _chosen(path: Path, topics: Sequence[Topic], wanted: str | None) -> Topic:
 
 
 def _own(image: Image, message: Message, info: Message | None) -> Recorded:
-    """A frame of ours; its log time is the moment of capture, to the nanosecond."""
+    """A frame that ``Recorder`` wrote; its log time is the capture time, to the nanosecond."""
     if info is None or info.log_ns != message.log_ns:
-        raise ValueError("a frame has lost what was recorded of it")
+        raise ValueError("a frame has lost its recorded metadata")
     raw = json.loads(info.data)
     try:
         frame_id, truth, cut = raw["frame_id"], raw["truth"], raw["cut"]
@@ -222,12 +222,12 @@ def _own(image: Image, message: Message, info: Message | None) -> Recorded:
             raise TypeError(f"frame_id {frame_id!r:.40}, truth {truth!r:.40}")
         cause = None if cut is None else Cause(Reason(cut["reason"]), str(cut["detail"]))
     except (KeyError, TypeError) as error:
-        raise ValueError(f"what was recorded of a frame is damaged ({reason(error)})") from error
+        raise ValueError(f"the recorded metadata of a frame is damaged ({reason(error)})") from error
     return Recorded(image, message.log_ns, frame_id, truth, cause)
 
 
 def _focal(text: str) -> float | None:
-    """A recorded focal length; None where there is none, or one that no lens has."""
+    """Parse a recorded focal length; None if missing or implausible."""
     try:
         focal = float(text)
     except ValueError:
@@ -238,6 +238,6 @@ def _focal(text: str) -> float | None:
 def _damaged(path: Path, found: str) -> DataError:
     return DataError(
         f"{path} cannot be replayed: {printable(found).rstrip('.')}",
-        "a whole .mcap or rosbag2 recording",
-        "what comes before the fault is replayed; record again for the rest",
+        "a complete .mcap or rosbag2 recording",
+        "everything before the fault is replayed; record the rest again",
     )

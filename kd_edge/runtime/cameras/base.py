@@ -1,4 +1,4 @@
-"""What a camera is to the stream: open, read with a time-out, close."""
+"""The interface between a camera and the stream: open, read with a time-out, close."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Channels = Literal[1, 3]
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the model needs; a camera converts where nothing is invented by it (colour to grey), never otherwise.
+    """What the model needs; a camera converts only where this invents nothing (colour to grey).
 
     Attributes:
-        band: What the camera must see.
-        dtype: Type of its pixels.
+        band: Spectral band the camera must deliver.
+        dtype: Pixel type.
         channels: 1 for grey or depth, 3 for R, G, B.
     """
 
@@ -32,58 +32,61 @@ class Wanted:
 
     @classmethod
     def by(cls, manifest: Manifest) -> Wanted:
-        """What an artifact needs."""
+        """The requirements of an artifact."""
         return cls(manifest.band, manifest.dtype, manifest.preprocess.channels)
 
 
 class Camera(Protocol):
-    """A source of frames with stamps.
+    """A source of stamped frames.
 
-    A camera of one's own needs no more than this. With an attribute ``timeouts`` (``TimeOuts``) it brings its own, with
-    an attribute ``clock_kind`` (``ClockKind``) it says what it stamps with, unless that is ``time.monotonic_ns``, with
-    an attribute ``focal`` once it is open its focal length as a share of the frame's width. The clock of a live camera
-    is checked with every frame. While an attribute ``on_its_way`` is true, frames of other cameras wait for the one
-    that it is about to hand over, to be labelled in one step with it. A method ``interrupt()``, called from another
-    thread, may end ``open`` or ``read`` early: the stream is being left. Plain attributes will do for the properties.
+    A custom camera only needs to implement this protocol; plain attributes may replace the properties. Optional
+    members:
+
+    - ``timeouts`` (``TimeOuts``): its own time-outs.
+    - ``clock_kind`` (``ClockKind``): the clock of its stamps, if not ``time.monotonic_ns``. The clock of a live camera
+      is checked with every frame.
+    - ``focal``: its focal length as a share of the frame's width, available once it is open.
+    - ``on_its_way``: while true, frames of other cameras wait for the frame this camera is about to deliver, so that
+      they are labelled in one step.
+    - ``interrupt()``: called from another thread when the stream ends; may end ``open`` or ``read`` early.
     """
 
     @property
     def name(self) -> str:
-        """Names the source in predictions."""
+        """Source name in predictions."""
         ...
 
     @property
     def band(self) -> Band | None:
-        """What it sees; None when not known."""
+        """Spectral band; None if unknown."""
         ...
 
     @property
     def dtype(self) -> Dtype | None:
-        """Type of its pixels; None before ``open`` where only the device knows."""
+        """Pixel type; None before ``open`` if only the device knows."""
         ...
 
     @property
     def channels(self) -> Channels | None:
-        """1 or 3; None before ``open`` where only the device knows."""
+        """1 or 3; None before ``open`` if only the device knows."""
         ...
 
     @property
     def fps(self) -> float | None:
-        """Nominal frame rate; None when not known."""
+        """Nominal frame rate; None if unknown."""
         ...
 
     @property
     def live(self) -> bool:
-        """Whether time goes on by itself: late frames are dropped, a silent camera is reopened.
+        """Whether frames arrive in real time: late frames are dropped, a silent camera is reopened.
 
-        A recording that is read as fast as possible is not live: every frame is handed over, stamps are the
-        recording's.
+        A recording that is read as fast as possible is not live: every frame is delivered, with the recorded stamps.
         """
         ...
 
     @property
     def can_vanish(self) -> bool:
-        """Whether silence means that it is gone and must be reopened; never so for recordings."""
+        """Whether silence means that the camera is gone and must be reopened; always false for recordings."""
         ...
 
     @property
@@ -92,16 +95,16 @@ class Camera(Protocol):
         ...
 
     def open(self) -> None:
-        """Open, or reopen after ``close``.
+        """Open the camera, or reopen it after ``close``.
 
         Raises:
-            CameraError: Not there, busy, or not what was configured.
-            DataError: A recording is absent or damaged.
+            CameraError: The camera is missing, busy, or not as configured.
+            DataError: A recording is missing or damaged.
         """
         ...
 
     def read(self, timeout_seconds: float) -> Frame | None:
-        """The next frame; None when none came in time or after the last one. The image is the caller's.
+        """Return the next frame, or None on a time-out or after the last frame. The caller owns the image.
 
         Raises:
             BadPictureError: This picture is damaged; the next one may be good.
@@ -115,10 +118,10 @@ class Camera(Protocol):
 
 
 def timeouts_of(camera: Camera) -> TimeOuts:
-    """The time-outs a camera brings, or the usual ones.
+    """Return the camera's own time-outs, or the defaults.
 
     Raises:
-        CameraError: ``camera.timeouts`` is something else.
+        CameraError: ``camera.timeouts`` is not a ``TimeOuts``.
     """
     timeouts = getattr(camera, "timeouts", TimeOuts())
     if not isinstance(timeouts, TimeOuts):
@@ -131,10 +134,10 @@ def timeouts_of(camera: Camera) -> TimeOuts:
 
 
 def clock_of(camera: Camera) -> ClockKind:
-    """What a camera says it stamps with.
+    """Return the clock that a camera declares for its stamps.
 
     Raises:
-        CameraError: ``camera.clock_kind`` is nothing known.
+        CameraError: ``camera.clock_kind`` is unknown.
     """
     kind: ClockKind = getattr(camera, "clock_kind", "monotonic")
     if kind not in get_args(ClockKind):
@@ -145,14 +148,14 @@ def clock_of(camera: Camera) -> ClockKind:
 
 
 def focal_of(camera: Camera, config: CameraConfig | None = None) -> float | None:
-    """Focal length of an open camera as a share of its frame's width; None where nobody says it.
+    """Focal length of an open camera as a share of its frame's width; None if unknown.
 
     Args:
-        camera: May know it.
-        config: What the user says about it, which counts more.
+        camera: An open camera, which may know its focal length.
+        config: Its configuration, which takes precedence.
 
     Raises:
-        CameraError: ``camera.focal`` is something else.
+        CameraError: ``camera.focal`` is not a valid focal length.
     """
     if config is not None and config.hfov_deg is not None:
         return focal_of_view(config.hfov_deg)
@@ -167,16 +170,16 @@ def focal_of(camera: Camera, config: CameraConfig | None = None) -> float | None
 
 
 def check_fits(camera: Camera, wanted: Wanted) -> None:
-    """Refuse a camera that differs from what the model needs, where that is known.
+    """Refuse a camera whose known properties differ from what the model needs.
 
     Raises:
         CameraError: Another band, dtype or number of channels.
     """
-    for what in ("band", "dtype", "channels"):
-        has, needs = getattr(camera, what), getattr(wanted, what)
+    for key in ("band", "dtype", "channels"):
+        has, needs = getattr(camera, key), getattr(wanted, key)
         if has is not None and needs is not None and has != needs:
             raise CameraError(
-                f"camera {camera.name} has {what} {has}",
-                f"{what} {needs}, which this model was trained for",
+                f"camera {camera.name} has {key} {has}",
+                f"{key} {needs}, which this model was trained for",
                 "use a model for this camera, or another camera or pixel format (kd-edge cameras)",
             )

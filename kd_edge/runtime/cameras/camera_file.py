@@ -1,4 +1,4 @@
-"""A ready camera file for a camera that was found."""
+"""Write a ready-to-use camera file for a detected camera."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from kd_edge.files import replacing
 from kd_edge.runtime.cameras.modes import Mode, PixelFormat, best, best_fps
 
 FOLDER = Path("runtime/cameras")
-"""Where camera files of the working folder lie."""
+"""Camera files, relative to the working folder."""
 TELEMETRY_ROWS = {(160, 122): 2}
-"""Sizes that are known to end in telemetry: FLIR's Lepton 3."""
+"""Number of telemetry rows at the bottom of frames of a known size (FLIR's Lepton 3)."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 def camera_file(uri: str, description: str, formats: Sequence[PixelFormat], band: str = "") -> str:
-    """The text of a camera file (TOML).
+    """Return the text of a camera file (TOML).
 
     Args:
-        uri: Names the device.
-        description: What it is, for the first line.
-        formats: What it can deliver; the best is written.
-        band: What it sees, where that is known.
+        uri: URI of the device.
+        description: Description for the first line.
+        formats: Formats it can deliver; the best one is written.
+        band: Its spectral band, if known.
     """
-    lines = [f"# {printable(description) or 'A camera'} (kd-edge cameras says what else it can deliver)"]
+    lines = [f"# {printable(description) or 'A camera'} (kd-edge cameras lists its other formats)"]
     lines += [_line("uri", uri)]
     lines += [_line("band", band)] if band else ['# band = "nir"  # nir, lwir (thermal), depth or rgb: what it sees']
     if (chosen := best(formats)) is not None:
@@ -39,7 +39,7 @@ def write_camera_file(name: str, text: str, *, overwrite: bool = False) -> Path:
     """Write ``runtime/cameras/NAME.toml`` in the working folder.
 
     Raises:
-        ConfigError: It is there already, or is no name, or cannot be written.
+        ConfigError: The file exists already, the name is invalid, or the file cannot be written.
     """
     if not _NAME.fullmatch(name):
         raise ConfigError(
@@ -60,4 +60,4 @@ def _mode_lines(mode: Mode) -> list[str]:
 
 
 def _line(key: str, value: str) -> str:
-    return f"{key} = {json.dumps(printable(value), ensure_ascii=False)}"  # a string of JSON is one of TOML
+    return f"{key} = {json.dumps(printable(value), ensure_ascii=False)}"  # a JSON string is a valid TOML string

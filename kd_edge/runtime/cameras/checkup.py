@@ -1,4 +1,4 @@
-"""What a camera really does for some seconds: rate, stamps, brightness, dots, sameness. Figures only, no advice."""
+"""Measure a camera for some seconds: rate, stamps, brightness, dots, repeated pictures. Figures only, no advice."""
 
 from __future__ import annotations
 
@@ -24,36 +24,36 @@ from kd_edge.window import FixedWindow
 log = logging.getLogger("kd_edge.runtime")
 
 SETTLE_NS = 500_000_000
-"""What a live camera gives in its first half second is not judged: exposure settles, buffers are emptied."""
+"""Frames of a live camera's first half second are ignored: exposure settles, buffers are emptied."""
 MOST_SECONDS = 600.0
 MOST_FRAMES = 200_000
 LONG = 1.5
-"""A distance between two frames of more than so many usual ones: a frame is missing."""
+"""A distance between two frames of more than this many usual ones means that a frame is missing."""
 STEP_NS = 500_000_000
-"""Stamps and arrivals that move apart by more from one frame to the next: the clock has stepped."""
+"""If stamps and arrivals diverge by more than this from one frame to the next, the clock has stepped."""
 BRIGHTER = 0.05
-"""A share by which a scene's mean hardly changes from one frame to the next; exposure and lamps do that."""
+"""Relative change of the mean between two frames that a scene rarely causes, but exposure and lamps do."""
 RUNS_ALIKE = 0.02
-"""Two clocks run alike where their rates differ by less than this share."""
+"""Two clocks run alike if their rates differ by no more than this share."""
 BINS = 32
 PAUSE_SECONDS = 0.005
 DOTS_NS = 500_000_000
-"""Dots are looked for at most this often: it takes longer than everything else, and must not make frames late."""
-_GRID = 8  # every 8th pixel in both directions tells a picture from the one before
+"""Shortest interval between two dot searches: they take longer than everything else and must not make frames late."""
+_GRID = 8  # every 8th pixel in both directions is compared to detect repeated pictures
 _VALUES = 1 << 16
 _COUNTED = 100_000  # at most about this many values of a picture enter the histogram
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Distances from frame to frame.
+    """Intervals between frames.
 
     Attributes:
-        fps: Frames per second from the first to the last one; None where time stands still.
-        period_ms: The usual distance, their median.
-        jitter_ms: 95 of 100 distances are within this of the usual one.
-        longest_ms: The longest distance.
-        gaps: How many are longer than ``LONG`` usual ones.
+        fps: Frames per second from the first frame to the last; None if no time passed.
+        period_ms: The median interval.
+        jitter_ms: 95 % of the intervals are within this of the median.
+        longest_ms: The longest interval.
+        gaps: Number of intervals longer than ``LONG`` medians.
     """
 
     fps: float | None
@@ -65,17 +65,17 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Stamps:
-    """What a live camera's stamps are like.
+    """Properties of a live camera's stamps.
 
     Attributes:
-        declared: The clock that the camera's configuration says they are of.
-        looks_like: The clock that they could be of; None where too few were seen.
-        age_ms: Least, median and largest time from stamp to arrival, by the clock they look like; None where that is
-            no clock of this machine.
-        repeated: Frames with the stamp of the one before.
+        declared: Their clock according to the camera's configuration.
+        looks_like: The clock they appear to come from; None if too few were seen.
+        age_ms: Minimum, median and maximum time from stamp to arrival, by the clock they look like; None if that is
+            not a clock of this machine.
+        repeated: Frames with the same stamp as the one before.
         backward: Frames with an earlier stamp than the one before.
-        steps: Frames at which stamps and arrivals moved apart by more than ``STEP_NS``.
-        unusable: Stamps that are no number of nanoseconds.
+        steps: Frames at which stamps and arrivals diverged by more than ``STEP_NS``.
+        unusable: Stamps that are not a number of nanoseconds.
     """
 
     declared: ClockKind
@@ -89,18 +89,18 @@ class Stamps:
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """Raw values of the pictures looked at.
+    """Raw pixel values of the sampled pictures.
 
     Attributes:
-        full_scale: Largest value of the bits that are in use: 255, 1023, 4095, 16383, 65535.
-        percentiles: The 1st, 50th and 99th of all values.
+        full_scale: Largest value of the bits in use: 255, 1023, 4095, 16383, 65535.
+        percentiles: The 1st, 50th and 99th percentiles of all values.
         black: Share of values in the lowest 128th of the full scale.
         saturated: Share of values at the full scale.
         histogram: Shares of ``BINS`` equal intervals from 0 to the full scale.
-        dots_per_1000: Bright isolated dots beyond dark ones in 1000 pixels, median of the pictures; None in colour,
-            depth and heat.
+        dots_per_1000: Bright minus dark isolated dots per 1000 pixels, median of the pictures; None for colour, depth
+            and thermal pictures.
         mean: Mean over all frames.
-        jumps: Frames whose mean differs from that of the one before by more than a share ``BRIGHTER``.
+        jumps: Frames whose mean differs from that of the one before by more than a share of ``BRIGHTER``.
         largest_jump: Largest such difference, as a share.
     """
 
@@ -117,18 +117,18 @@ class Values:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What a model makes of the pictures.
+    """How well the pictures match a model.
 
     Attributes:
-        model: Its name.
-        judged: Share of frames at which pictures in the window were no healthy ones, by reason; empty where all were,
-            or the model does not judge.
-        details: The last figures of each reason.
-        can_judge: Whether it knows what healthy pictures are like.
-        limits: Its intensity window; where that follows the picture, the values it was trained on.
-        is_window: Whether they are those of a window.
-        below: Share of values below them.
-        above: Share of values above them.
+        model: Name of the model.
+        judged: Share of frames at which pictures in the window were unhealthy, by reason; empty if all were healthy or
+            the model has no health statistics.
+        details: The latest figures for each reason.
+        can_judge: Whether the model has statistics of healthy pictures.
+        limits: Its intensity window; if the window adapts to the picture, the range of values it was trained on.
+        is_window: Whether ``limits`` are those of a window.
+        below: Share of values below ``limits``.
+        above: Share of values above ``limits``.
     """
 
     model: str
@@ -143,28 +143,28 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Checkup:
-    """What was seen of a camera.
+    """Measurements of a camera.
 
     Attributes:
-        camera: Its name.
-        band: What it sees; of a camera that does not say, what the model it suits is for; None when not known.
-        live: Whether it is no recording.
-        seconds: How long it was watched; of a recording, how long it is up to there.
-        frames: How many frames were judged.
-        damaged: How many more could not be decoded.
-        nominal_fps: What it says its rate is.
-        dtype: Type of its pixels; empty without a frame.
+        camera: Name of the camera.
+        band: Its spectral band; if the camera does not declare one, that of the model it fits; None if unknown.
+        live: Whether it is live, not a recording.
+        seconds: How long it was watched; for a recording, its length up to that point.
+        frames: Number of frames measured.
+        damaged: Number of further frames that could not be decoded.
+        nominal_fps: The rate it declares.
+        dtype: Pixel type; empty without a frame.
         size_px: Height and width.
         channels: 1 or 3.
-        sizes: How many different sizes and types its frames had.
-        arrivals: When its frames came; None of a recording, and of fewer than three.
-        captures: The same by the stamps.
-        stamps: None of a recording, and of fewer than three frames.
-        values: None without a frame.
-        repeated: Frames that show exactly the picture before.
-        longest_same_ms: The longest time that one picture stayed.
-        match: None where no model was given.
-        fault: Why it ended early; empty where it did not.
+        sizes: Number of different frame sizes and types.
+        arrivals: Intervals between arrivals; None for a recording or fewer than three frames.
+        captures: Intervals between stamps; None for fewer than three frames.
+        stamps: Properties of the stamps; None for a recording or fewer than three frames.
+        values: Pixel values; None without a frame.
+        repeated: Frames that exactly repeat the previous picture.
+        longest_same_ms: The longest time that one picture stayed unchanged.
+        match: Comparison with the model; None if no model was given.
+        fault: Why the check-up ended early; empty if it did not.
     """
 
     camera: str
@@ -189,15 +189,15 @@ class Checkup:
 
 
 def examine(camera: Camera, seconds: float, manifest: Manifest | None = None, clock: Clock = MONOTONIC) -> Checkup:
-    """Watch an open camera; takes at most about ``seconds``, its read time-out included.
+    """Measure an open camera for at most about ``seconds``, its read time-out included.
 
-    A fault of the camera ends it and is told in the result.
+    A camera fault ends the check-up and is reported in the result.
 
     Args:
-        camera: Open; closed by the caller.
-        seconds: How long; of a recording, how much of it.
-        manifest: The model that its pictures are meant for.
-        clock: The one it stamps by where it is told to.
+        camera: An open camera; the caller closes it.
+        seconds: How long to watch; for a recording, how much of it to read.
+        manifest: The model that the pictures are meant for.
+        clock: Clock for arrival times.
     """
     watch = _Watch(camera, manifest)
     timeout_seconds = timeouts_of(camera).read_timeout_ms / 1e3
@@ -227,7 +227,7 @@ def examine(camera: Camera, seconds: float, manifest: Manifest | None = None, cl
 
 
 class _Watch:
-    """Takes note of frames; keeps their times and sums, no pictures."""
+    """Accumulates the times and sums of frames; keeps no pictures."""
 
     def __init__(self, camera: Camera, manifest: Manifest | None) -> None:
         self.damaged, self.fault = 0, ""
@@ -249,7 +249,7 @@ class _Watch:
 
     @property
     def count(self) -> int:
-        """Frames so far."""
+        """Number of frames so far."""
         return len(self._means)
 
     @property
@@ -258,7 +258,7 @@ class _Watch:
         return self._times[-1][0] - self._times[0][0] if self._times else 0
 
     def see(self, frame: Frame, received_ns: int, wall_ns: int) -> None:
-        """Take note of a frame; some ten a second are looked at closely."""
+        """Add a frame; the pixel values of about ten a second are counted."""
         image, stamp_ns = frame.image, stamp_of(frame.captured_ns)
         if isinstance(stamp_ns, Cause):
             self._unusable += 1
@@ -291,7 +291,7 @@ class _Watch:
         self._counts[: len(counts)] += counts
 
     def result(self, seconds: float) -> Checkup:
-        """Everything that can be said of it."""
+        """Return the measurements so far."""
         times: Int64 = np.array(self._times, np.int64).reshape(-1, 3)
         camera, live = self._camera, self._camera.live
         (dtype, shape) = self._kinds.most_common(1)[0][0] if self._kinds else ("", (0, 0))
@@ -357,7 +357,7 @@ class _Watch:
 
 
 class _Same:
-    """How often, and how long, a picture stays exactly as it was."""
+    """Counts how often, and measures how long, a picture stays exactly the same."""
 
     def __init__(self) -> None:
         self.repeated = self.longest_ns = 0
@@ -365,7 +365,7 @@ class _Same:
         self._since_ns = 0
 
     def see(self, grid: npt.NDArray[np.generic], moment_ns: int) -> None:
-        """Take note of some pixels of a picture."""
+        """Compare some pixels of a picture with those of the previous one."""
         if self._grid is not None and np.array_equal(grid, self._grid):
             self.repeated += 1
             self.longest_ns = max(self.longest_ns, moment_ns - self._since_ns)
@@ -409,7 +409,7 @@ def _stamps(times: Int64, declared: ClockKind, unusable: int) -> Stamps:
 
 
 def _looks_like(times: Int64) -> ClockKind:
-    """The clock that stamps agree with best; one that runs alike is the device's own, and one that does not is none."""
+    """Guess the clock of the stamps: one of this machine's, ``device`` if it runs at their rate, else ``arrival``."""
     stamps, arrivals, walls = times.T
     moved, passed = np.diff(stamps), np.diff(arrivals)
     steady = np.abs(moved - passed) <= STEP_NS

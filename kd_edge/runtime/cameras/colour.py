@@ -1,4 +1,4 @@
-"""Colour that is made grey for a model of one channel, and recorded grey for a model of colour: said once.
+"""Warn once if colour is converted to grey for a one-channel model, or grey is shown to a colour model.
 
 What counts is the picture, not its format: near infrared often comes as YUV or JPEG without any colour in it.
 """
@@ -18,20 +18,20 @@ log = logging.getLogger(__name__)
 
 
 class Greying:
-    """Tells once that a camera's colour is made grey, or that its grey is shown to a model of colour.
+    """Warns once if a camera's colour is converted to grey, or its grey is shown to a colour model.
 
     Args:
-        name: Of the camera.
+        name: Name of the camera.
         wanted: What the model needs.
     """
 
     def __init__(self, name: str, wanted: Wanted) -> None:
         self._name, self._wanted = name, wanted
         self.is_due = wanted.channels is not None
-        """Whether a picture as it came is still to be looked at."""
+        """Whether an unconverted picture still has to be checked."""
 
     def see(self, image: Image) -> None:
-        """Look at the first picture before it is converted."""
+        """Check the first picture before it is converted."""
         if not self.is_due:
             return
         self.is_due = False
@@ -42,8 +42,8 @@ class Greying:
             found = "grey, the same in three channels"
         if found:
             log.warning(
-                "camera %s gives %s for this model%s: labels are worth what such pictures are to it; use a camera like "
-                "the ones it was trained for, or another model",
+                "camera %s gives %s for this model%s: labels are only as reliable as the model is on such pictures; "
+                "use a camera like the ones it was trained for, or another model",
                 printable(self._name),
                 found,
                 "" if self._wanted.band is None else f" of {self._wanted.band} pictures",
@@ -51,9 +51,9 @@ class Greying:
 
 
 def look_at_recording(name: str, config: CameraConfig, wanted: Wanted) -> None:
-    """Compare a recording's colours with what the model wants: its first frame is read once more, as it is stored.
+    """Compare a recording's colours with what the model needs, by reading its first frame once more as stored.
 
-    What is wrong with it is told by who replays it.
+    Faults of the recording are ignored here; replaying it reports them.
     """
     from kd_edge.runtime.cameras.replay import ReplayCamera
 

@@ -1,4 +1,4 @@
-"""What a user says about a camera: a name (``runtime/cameras/NAME.toml``) or a URI, as one validated model."""
+"""Camera configuration: a name (``runtime/cameras/NAME.toml``) or a URI, as one validated model."""
 
 from __future__ import annotations
 
@@ -35,27 +35,28 @@ OWN_KEYS: dict[str, tuple[str, ...]] = {
     PIPELINE: ("open_timeout_ms",),
     TOPIC: ("clock", "open_timeout_ms", "reliability", "durability", "depth", "compressed", "domain"),
 }
-"""What a kind of camera can be asked for that not every kind can; nothing comes of it elsewhere, so it is refused."""
+"""Keys specific to each kind of camera; the other kinds refuse them, because they would have no effect."""
 _DEVICE_KEYS = tuple(dict.fromkeys(key for own in OWN_KEYS.values() for key in own))
 _NETWORK_CLOCKS = {
-    "arrival": "the moment a frame was here",
+    "arrival": "arrival time of a frame",
     "device": "the stream's own stamps",
 }
 _TOPIC_CLOCKS = {
-    "wall": "headers bear the time of day of this machine, as ROS has it",
+    "wall": "headers have this machine's time of day, as usual in ROS",
     "device": "any clock that counts nanoseconds",
     "arrival": "no usable stamps",
 }
 
 
 class TimeOuts(BaseModel):
-    """How long a stream waits for a camera; a camera of one's own may bring them as its attribute ``timeouts``.
+    """Time limits of a stream for a camera; a custom camera may set its own as its attribute ``timeouts``.
 
     Attributes:
-        read_timeout_ms: No frame for so long means that the camera is gone: it is reopened.
+        read_timeout_ms: A camera without a frame for this long is considered gone and reopened.
         reconnect_max_ms: Longest pause between two attempts to reopen.
-        frozen_ms: The same picture for so long means that the camera hangs: its frames no longer count.
-        max_ahead_ms: How far a frame's stamp may lie ahead of now; one further ahead is of another clock, and lost.
+        frozen_ms: A camera that repeats one picture for this long is considered hung; its frames no longer count.
+        max_ahead_ms: How far a frame's stamp may lie in the future; a frame further ahead is from another clock and
+            dropped.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,7 +67,7 @@ class TimeOuts(BaseModel):
 
 
 def _of_any_bytes(value: object, check: ValidatorFunctionWrapHandler) -> object:
-    """A string that may hold bytes of a file's name that are no text, which pydantic has no room for."""
+    """Validate a string that may contain undecodable bytes of a file name, which pydantic does not accept."""
     is_text = not isinstance(value, str) or value.isascii()
     return check(value) if is_text else check(_BYTES.sub("?", str(value))) and value
 
@@ -75,45 +76,45 @@ class CameraConfig(TimeOuts):
     """One camera, with its time-outs.
 
     Attributes:
-        clock: What the camera's stamps are of: ``monotonic`` (this machine's, which V4L2 drivers use), ``wall`` (its
-            time of day), ``device`` (any clock that counts nanoseconds) or ``arrival`` (no usable stamps: the moment of
-            reading). Of a ``ros2:`` topic ``wall`` unless set.
+        clock: Clock of the camera's stamps: ``monotonic`` (this machine's, which V4L2 drivers use), ``wall`` (its time
+            of day), ``device`` (any clock that counts nanoseconds) or ``arrival`` (no usable stamps; the time of
+            reading is used). The default of a ``ros2:`` topic is ``wall``.
         uri: ``v4l2:/dev/video0`` or the bare name of a link below ``/dev/v4l``, ``realsense:SERIAL``, ``replay:PATH``
-            or ``synthetic:``; what follows a ``?`` sets the other keys (``v4l2:/dev/video0?pixel_format=Y16&fps=9``).
-            Or a URL, ``rtsp://HOST/PATH``, ``http://``, ``udp://:PORT``: its query is the server's, and what follows a
-            ``#`` sets the other keys (``rtsp://HOST/PATH?channel=1#transport=udp&band=nir``). Or
-            ``gstreamer:PIPELINE``, without other keys. Or ``ros2:/TOPIC``, images of ROS 2. It may hold a password: it
-            is shown nowhere.
-        band: What the camera sees; a model for another band is refused. None: not known, not checked.
-        hfov_deg: How many degrees wide its frames are: a model whose crop is in metres needs it. None: what the device
-            says, else what the model was trained with.
-        fps: Frame rate to ask for, or of a recording without stamps, 1/s. None: the camera's own.
-        width_px: Frame width to ask for. None: the camera's own.
-        height_px: Frame height to ask for.
-        threads: How many the engine may use. None: 1, or what the command line says.
-        cpus: Numbers of the cores that capture, preprocessing and engine run on. Empty: all.
+            or ``synthetic:``; the part after ``?`` sets the other keys (``v4l2:/dev/video0?pixel_format=Y16&fps=9``).
+            Or a URL, ``rtsp://HOST/PATH``, ``http://``, ``udp://:PORT``: its query belongs to the server, and the part
+            after ``#`` sets the other keys (``rtsp://HOST/PATH?channel=1#transport=udp&band=nir``). Or
+            ``gstreamer:PIPELINE``, without other keys. Or ``ros2:/TOPIC``, images of ROS 2. It may contain a password
+            and is never shown.
+        band: Spectral band; a model for another band is refused. None: unknown, not checked.
+        hfov_deg: Horizontal field of view in degrees; needed by a model whose crop is in metres. None: the device's
+            value if it has one, otherwise that of the model's training.
+        fps: Frame rate to request, or rate of a recording without stamps, 1/s. None: the camera's own.
+        width_px: Frame width to request. None: the camera's own.
+        height_px: Frame height to request.
+        threads: Number of engine threads. None: 1, or the value on the command line.
+        cpus: Indices of the cores that capture, preprocessing and engine run on. Empty: all.
         priority: Real-time priority (``SCHED_FIFO``, 1 to 99) of the same. None: an ordinary process.
         pixel_format: V4L2 fourcc: ``GREY`` (uint8), ``Y16`` (uint16), or a colour format such as ``YUYV`` or ``MJPG``;
-            of a RealSense ``Y8`` or ``Y16``.
-        telemetry_rows: How many rows at the bottom of a V4L2 device's frames are no picture (2 of a Lepton's 160x122)
-            and are cut off; negative: at the top. ``height_px`` counts them.
-        index: Which infrared imager of a RealSense: 1 is the left one, 2 the right one. None: 1.
-        emitter: Its projector: ``off``, ``on`` (dots in the picture), or ``alternating``, whose lit frames are left
-            out. None: ``off``.
-        exposure_us: Its exposure, microseconds; None leaves it to the device.
-        gain: Its gain; None leaves it to the device.
-        open_timeout_ms: How long a network camera or a topic may take until its first picture. None: 5 s.
-        transport: What brings an ``rtsp:`` camera's pictures: ``tcp`` or ``udp``. None: ``tcp``.
-        credentials_env: Environment variable that holds ``user:password`` for a network camera.
-        ca_file: Certificates, one of which must vouch for an ``https:`` or ``rtsps:`` camera. None: this machine's.
-        topic: Of a recording with image topics, the one to replay. None: the only one.
-        reliability: What a ``ros2:`` topic's images are asked for with: ``reliable``, ``best_effort``, or ``auto``:
-            reliable where all publishers offer it. None: ``auto``.
-        durability: ``volatile``, or ``transient_local``: also the last images from before. None: ``volatile``.
-        depth: How many of its messages are kept while nobody takes them. None: 5.
-        compressed: Whether it holds ``CompressedImage``. None: what its publishers say.
+            for a RealSense ``Y8`` or ``Y16``.
+        telemetry_rows: Number of rows at the bottom of a V4L2 device's frames that are not part of the picture (2 for a
+            Lepton's 160x122) and are cut off; negative: at the top. ``height_px`` includes them.
+        index: Infrared imager of a RealSense: 1 is the left one, 2 the right one. None: 1.
+        emitter: Projector of a RealSense: ``off``, ``on`` (dots in the picture), or ``alternating``, where lit frames
+            are skipped. None: ``off``.
+        exposure_us: Exposure of a RealSense, microseconds; None leaves it to the device.
+        gain: Gain of a RealSense; None leaves it to the device.
+        open_timeout_ms: Longest wait for the first picture of a network camera or topic. None: 5 s.
+        transport: Transport protocol of an ``rtsp:`` camera: ``tcp`` or ``udp``. None: ``tcp``.
+        credentials_env: Environment variable with ``user:password`` for a network camera.
+        ca_file: CA certificates that an ``https:`` or ``rtsps:`` camera is verified against. None: this machine's.
+        topic: Image topic of a recording to replay. None: the only one.
+        reliability: QoS reliability of a ``ros2:`` subscription: ``reliable``, ``best_effort``, or ``auto``: reliable
+            if all publishers offer it. None: ``auto``.
+        durability: ``volatile``, or ``transient_local`` to also receive the latest earlier images. None: ``volatile``.
+        depth: Number of messages of the topic that are queued. None: 5.
+        compressed: Whether the topic carries ``CompressedImage``. None: what its publishers declare.
         domain: ROS domain id. None: ``ROS_DOMAIN_ID``.
-        trust: Public key, or folder of keys: a model must be signed with one of them. None: any model.
+        trust: Public key, or folder of keys; a model must be signed with one of them. None: any model.
     """
 
     model_config = ConfigDict(hide_input_in_errors=True)
@@ -156,27 +157,27 @@ class CameraConfig(TimeOuts):
 
     @property
     def scheme(self) -> str:
-        """The kind of camera."""
+        """The kind of camera: the scheme of the URI."""
         return parse(self.uri).scheme
 
     @property
     def target(self) -> str:
-        """Its device or path."""
+        """The device or path in the URI."""
         return parse(self.uri).target
 
     @property
     def query(self) -> dict[str, str]:
-        """What the URI sets besides."""
+        """The keys set in the URI."""
         return parse(self.uri).query
 
 
 @dataclass(frozen=True, slots=True)
 class SharedConfig:
-    """What the files of a stream's cameras say of what they share: threads, cores, trust.
+    """Settings that the cameras of one stream share: threads, cores, trust.
 
     Attributes:
-        configs: Each camera's own, by the name or URI it was asked for.
-        threads: How many the engine may use; None where no file says it.
+        configs: Configuration of each camera, by its name or URI as requested.
+        threads: Number of engine threads; None if no file sets it.
         cpus: Cores of the whole stream; empty for all.
         priority: Real-time priority of the whole stream.
         trusts: The model must be trusted by each of these.
@@ -193,7 +194,7 @@ class SharedConfig:
         """Look up the cameras of one stream.
 
         Raises:
-            ConfigError: As ``camera_config``, or two files that disagree on what can only be one thing.
+            ConfigError: As ``camera_config``, or two files disagree on a shared setting.
         """
         configs = {name: camera_config(name) for name in names}
         return cls(
@@ -206,16 +207,16 @@ class SharedConfig:
 
 
 def _agreed(configs: dict[str, CameraConfig], key: str) -> Any:
-    """What those cameras that say anything about a key agree on; None where none does."""
-    said = {name: _in_order(getattr(config, key)) for name, config in configs.items() if getattr(config, key)}
-    if len(set(said.values())) > 1:
+    """Return the common value of a key in the cameras that set it; None if none does."""
+    values = {name: _in_order(getattr(config, key)) for name, config in configs.items() if getattr(config, key)}
+    if len(set(values.values())) > 1:
         raise ConfigError(
             f"cameras of one stream with different {key}: "
-            + ", ".join(f"{shown(n)} {_listed(v)}" for n, v in said.items()),
+            + ", ".join(f"{shown(n)} {_listed(v)}" for n, v in values.items()),
             "the same, because they share one engine",
             f"set {key} in one of the camera files, or to the same in all",
         )
-    return next(iter(said.values()), None)
+    return next(iter(values.values()), None)
 
 
 def _in_order(value: Any) -> Any:
@@ -227,17 +228,17 @@ def _listed(value: object) -> str:
 
 
 def source_name(asked: str) -> tuple[str, str]:
-    """``NAME=CAMERA``: what its labels are to bear, and the camera; both are what was asked for without a name."""
+    """Split ``NAME=CAMERA`` into the source name of its labels and the camera; without a name, both are ``asked``."""
     named = None if os.path.exists(asked) else _NAMED.fullmatch(asked)  # noqa: PTH110 - never raises
     return (named[1], named[2]) if named else (asked, asked)
 
 
 def camera_config(name_or_uri: str) -> CameraConfig:
-    """Look up a named camera or read a URI; either may have a name for its labels before it (``left=ir0``).
+    """Look up a named camera or parse a URI; either may be prefixed with a source name for its labels (``left=ir0``).
 
     Raises:
-        ConfigError: Unknown name or kind, a path without its kind, a faulty file, or a key that such a camera does not
-            have, each with the closest thing that exists.
+        ConfigError: Unknown name or kind, a path without its kind, a faulty file, or a key that this kind of camera
+            does not have; the message suggests the closest match.
     """
     name_or_uri = source_name(name_or_uri)[1]
     is_file = name_or_uri.endswith(".toml")
@@ -257,7 +258,7 @@ def camera_config(name_or_uri: str) -> CameraConfig:
 
 
 def _with_query(config: CameraConfig) -> CameraConfig:
-    """A URI's query sets the other keys; synthetic cameras have keys of their own and read it themselves."""
+    """Apply the keys in the URI's query; not for synthetic cameras, which parse their own keys."""
     if not config.query:
         return config
     raw = {**config.model_dump(exclude_unset=True), **config.query, "uri": f"{config.scheme}:{config.target}"}
@@ -265,13 +266,13 @@ def _with_query(config: CameraConfig) -> CameraConfig:
 
 
 def _check_url(config: CameraConfig) -> None:
-    """Refuse a URL that does not say where, before anything of it could be taken for something else and told."""
+    """Refuse a URL without a host, before a part of it could be mistaken for something else and shown."""
     if config.scheme not in NETWORK:
         return
     url = config.uri
     if not config.target.startswith("//"):
         raise ConfigError(
-            f"camera {config.scheme}: without // behind it",
+            f"camera {config.scheme}: without // after it",
             f"{config.scheme}://HOST[:PORT]/PATH",
             f"--camera {shown(f'{config.scheme}://{config.target}')}",
         )
@@ -279,22 +280,22 @@ def _check_url(config: CameraConfig) -> None:
         parts = urlsplit(url.partition("#")[0])
         port, host = parts.port, parts.hostname
         is_whole = host is not None or (config.scheme == "udp" and port is not None)
-    except ValueError:  # a port that is no number
+    except ValueError:  # an invalid port
         is_whole = False
     user = url.partition("://")[2].rpartition("@")[0]
     if not is_whole or set(user) & set("/?#@[]") or any(c.isspace() for c in url):
         raise ConfigError(
-            f"camera {shown(url)} is no URL of a camera",
+            f"camera {shown(url)} is not a camera URL",
             f"{config.scheme}://[USER:PASSWORD@]HOST[:PORT]/PATH",
             "write special characters of user, password and path as %XX (a # is %23, an @ is %40)",
         )
 
 
 def _check_topic(config: CameraConfig) -> None:
-    """Refuse what is no name of a ROS topic."""
+    """Refuse an invalid name of a ROS topic."""
     if config.scheme != TOPIC or TOPIC_NAME.fullmatch(config.target):
         return
-    found = f"'{config.target}' is no topic" if config.target else "names no topic"
+    found = f"'{config.target}' is not a topic name" if config.target else "names no topic"
     raise ConfigError(
         f"camera {TOPIC}: {found}",
         f"{TOPIC}:/NAME/OF/TOPIC, of letters, digits and _, no digit first",
@@ -303,7 +304,7 @@ def _check_topic(config: CameraConfig) -> None:
 
 
 def _check_has_kind(name: str) -> None:
-    """Refuse what is no camera's name but a device, recording or host without its kind; a camera's name wins."""
+    """Refuse a device, recording or host without its kind; a name of a camera file takes precedence."""
     if name.endswith(".toml") or name in recipes.names("runtime"):
         return
     if (found := meant(name, SCHEMES)) is not None:
@@ -311,7 +312,7 @@ def _check_has_kind(name: str) -> None:
 
 
 def _without_kind(name: str, found: Meant) -> ConfigError:
-    quoted = "" if found.what == "a host" else f" '{name}'"  # it may hold a password
+    quoted = "" if found.what == "a host" else f" '{name}'"  # it may contain a password
     return ConfigError(
         f"camera{quoted} is {found.what} without its kind",
         f"one of {forms(SCHEMES)} before it",
@@ -320,7 +321,7 @@ def _without_kind(name: str, found: Meant) -> ConfigError:
 
 
 def has_key(config: CameraConfig, key: str) -> bool:
-    """Whether such a camera can be asked for that."""
+    """Whether this kind of camera has a key."""
     return key not in _DEVICE_KEYS or key in (*OWN_KEYS.get(config.scheme, ()), *_recorded_keys(config))
 
 
@@ -347,14 +348,14 @@ def _check_keys(config: CameraConfig, where: str) -> None:
 
 
 def _recorded_keys(config: CameraConfig) -> tuple[str, ...]:
-    """What a replay can be asked for if a RealSense recorded it: which imager, and no frames that its projector lit."""
+    """Extra keys of a replayed RealSense recording: the imager, and skipping frames that the projector lit."""
     if config.scheme != "replay" or not config.target.lower().endswith((".bag", ".db3")):
         return ()
     return ("index", "emitter") if config.emitter == "alternating" else ("index",)
 
 
 def _whose(keys: list[str]) -> str:
-    """A kind of camera that has the first of these keys."""
+    """Return a kind of camera that has the first of these keys."""
     return next(kind for kind, own in OWN_KEYS.items() if keys[0] in own and kind != "synthetic")
 
 
@@ -362,9 +363,9 @@ def _check_scheme(config: CameraConfig) -> None:
     if config.scheme not in SCHEMES:
         if (found := host_meant(config.uri, SCHEMES)) is not None:
             raise _without_kind(config.uri, found)
-        told = shown(f"http:{config.uri}").removeprefix("http://") if "@" in config.uri else shown(config.uri)
+        visible = shown(f"http:{config.uri}").removeprefix("http://") if "@" in config.uri else shown(config.uri)
         raise ConfigError(
-            f"camera URI '{told}' of unknown kind{did_you_mean(config.scheme, SCHEMES)}",
+            f"camera URI '{visible}' of unknown kind{did_you_mean(config.scheme, SCHEMES)}",
             f"one of {forms(SCHEMES)}",
             "kd-edge cameras shows what there is and the exact line to use it",
         )

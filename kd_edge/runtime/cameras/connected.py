@@ -1,4 +1,4 @@
-"""Cameras whose library blocks for as long as it likes: it does so in a thread of its own, behind a ``Connection``."""
+"""Base class of cameras whose library may block indefinitely: it runs in its own thread, behind a ``Connection``."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from kd_edge.types import Frame, Image
 
 OPEN_TIMEOUT_MS = 5000
 CLOSE_SECONDS = 0.5
-"""A thread that hangs inside its library for longer than this is left behind; no second one is started beside it."""
+"""A thread that hangs in its library for longer than this is abandoned; no second one is started alongside it."""
 
 
-class Words(NamedTuple):
-    """How such a camera speaks of itself.
+class ErrorTexts(NamedTuple):
+    """Texts for a camera's errors.
 
     Attributes:
-        hangs: Its thread has not ended since it was closed last.
-        expected: What would have been right instead.
-        fix: What to look at then.
-        ended: It came to its end.
-        advice: What to do when nothing comes.
+        hangs: Found: its thread has not ended since the camera was last closed.
+        expected: Expected instead of that.
+        fix: What to check in that case.
+        ended: Found: the stream has ended.
+        advice: What to do when no picture arrives.
     """
 
     hangs: str
@@ -39,20 +39,20 @@ class Words(NamedTuple):
 
 
 class ConnectedCamera(ABC):
-    """What such cameras have in common; see ``Camera``.
+    """Common part of these cameras; see ``Camera``.
 
     Args:
-        name: Names the source in predictions.
-        config: What the user says about it.
+        name: Source name in predictions.
+        config: Its configuration.
         wanted: What the model needs.
-        clock: Stamps its frames.
+        clock: Clock that stamps its frames.
     """
 
     live = True
     can_vanish = True
     ended = False
     clock_kind: ClockKind = "monotonic"
-    words: Words
+    texts: ErrorTexts
 
     def __init__(self, name: str, config: CameraConfig, wanted: Wanted, *, clock: Clock = MONOTONIC) -> None:
         self.name = name
@@ -67,12 +67,12 @@ class ConnectedCamera(ABC):
         self._count = 0
 
     def open(self) -> None:
-        """Connect and wait for the first picture, which tells dtype and channels."""
+        """Connect and wait for the first picture, which determines dtype and channels."""
         self.close()
-        words = self.words
+        texts = self.texts
         if self._connection is not None:
-            raise self._connection.fault(words.hangs, words.expected, words.fix)
-        self._connection = Connection(self.name, self._play, self._explained, ended=words.ended, advice=words.advice)
+            raise self._connection.fault(texts.hangs, texts.expected, texts.fix)
+        self._connection = Connection(self.name, self._play, self._explained, ended=texts.ended, advice=texts.advice)
         try:
             first = self._first(self._connection)
         except BaseException:
@@ -82,7 +82,7 @@ class ConnectedCamera(ABC):
         self.dtype, self.channels = self._kind(first)
 
     def read(self, timeout_seconds: float) -> Frame | None:
-        """The newest picture that was not read yet."""
+        """Return the newest picture that was not read yet."""
         if self._connection is None:
             raise CameraError(f"camera {self.name} is closed", "an open camera", "open it first")
         picture = self._connection.take(timeout_seconds)
@@ -94,18 +94,18 @@ class ConnectedCamera(ABC):
         return frame
 
     def interrupt(self) -> None:
-        """End a wait in ``open`` or ``read``; called from another thread."""
+        """End a wait in ``open`` or ``read`` from another thread."""
         connection = self._connection
         if connection is not None:
             connection.interrupt()
 
     def close(self) -> None:
-        """Disconnect. A thread that does not end in time is left behind until it does."""
+        """Disconnect; a thread that does not end in time is abandoned until it does."""
         if self._connection is not None and self._connection.close(CLOSE_SECONDS):
             self._connection = None
 
     def _first(self, connection: Connection) -> Any:
-        """The content of the first whole picture."""
+        """Return the content of the first intact picture."""
         end = time.monotonic() + self._open_seconds
         while (left := end - time.monotonic()) > 0:
             with suppress(BadPictureError):
@@ -115,26 +115,26 @@ class ConnectedCamera(ABC):
         raise connection.silent(self._open_seconds)
 
     def _whole(self, content: Any) -> Any:
-        """What ``_kind`` is to look at; of packed pictures it is the unpacked one."""
+        """Return the content for ``_kind``, decoded if necessary."""
         return content
 
     @abstractmethod
     def _kind(self, first: Any) -> tuple[Dtype, Channels]:
-        """What its frames will be."""
+        """Return dtype and channels of the frames, from the first picture."""
 
     @abstractmethod
     def _image(self, connection: Connection, content: Any) -> Image:
-        """A picture's content as a frame's image.
+        """Convert a picture's content to a frame's image.
 
         Raises:
-            BadPictureError: It is damaged.
-            CameraError: It is of another kind than the first one.
+            BadPictureError: The picture is damaged.
+            CameraError: The picture is of another kind than the first one.
         """
 
     @abstractmethod
     def _play(self, connection: Connection) -> None:
-        """Connect, hand over pictures while they are wanted, and disconnect; in the connection's thread."""
+        """Connect, hand over pictures while they are wanted, and disconnect; runs in the connection's thread."""
 
     @abstractmethod
     def _explained(self, connection: Connection, error: BaseException) -> KdEdgeError:
-        """What an exception of the library means."""
+        """Translate an exception of the library."""

@@ -1,4 +1,4 @@
-"""What blocks runs in a thread of its own: the newest picture of a library whose waits nothing interrupts."""
+"""Run a library whose waits cannot be interrupted in its own thread, and keep its newest picture."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from kd_edge.runtime.clock import duration
 USUAL_FPS = 30.0
 LONGEST_HELD_SECONDS = 0.1
 MOST_FPS = 240.0
-"""A stream that claims a higher rate does not know its own."""
+"""A higher claimed rate of a stream is considered wrong."""
 
 
 class Picture(NamedTuple):
-    """A picture as the library gives it.
+    """A picture as the library delivers it.
 
     Attributes:
-        content: What its camera makes an image of.
-        stamp_ns: When it was captured, as far as known.
-        due: ``time.monotonic()`` before which a newer one may yet take its place.
+        content: Data that the camera converts to an image.
+        stamp_ns: Capture time, as far as known.
+        due: ``time.monotonic()`` before which a newer picture may still replace it.
     """
 
     content: Any
@@ -32,10 +32,10 @@ class Picture(NamedTuple):
 
 
 class Arrivals:
-    """Tells pictures that were held up on their way from those that come at their pace.
+    """Distinguishes pictures that were delayed on the way from those that arrive on schedule.
 
-    After a standstill of the network several come at once, and only the last of them is new; a picture that comes too
-    early or too late therefore waits for a part of a period whether another one follows.
+    After the network stalls, several pictures arrive at once and only the last one is current. A picture that arrives
+    too early or too late is therefore held for part of a period, in case another one follows.
     """
 
     COUNT = 16
@@ -45,12 +45,12 @@ class Arrivals:
         self._usual = 1 / (fps or USUAL_FPS)
 
     def held(self, now: float) -> float:
-        """How long the picture that came now should wait, s."""
+        """Return how long the picture that arrived now should be held, s."""
         self._moments.append(now)
         count = len(self._moments) - 1
         if count == 0:
             return self._most()
-        if count == self.COUNT - 1:  # the mean, which a standstill and the bunch behind it do not change
+        if count == self.COUNT - 1:  # the mean: a stall and the burst after it do not change it
             self._usual = max((now - self._moments[0]) / count, 1 / MOST_FPS)
         gap = now - self._moments[-2]
         return 0.0 if self._usual / 2 <= gap <= 2 * self._usual else self._most()
@@ -60,21 +60,21 @@ class Arrivals:
 
 
 class Connection:
-    """One connection: a thread that opens and plays it, and the newest picture it has given.
+    """One connection: a thread that opens and plays a stream, and its newest picture.
 
-    Nobody waits for the thread longer than stated; one that hangs is left behind, and ends when it stops hanging.
+    No caller waits for the thread longer than stated; a hanging thread is abandoned, and ends when it stops hanging.
 
     Args:
-        name: The camera's.
-        play: Opens, calls ``connected``, hands over pictures while ``is_wanted``, and closes.
-        explained: What an exception of ``play`` means, where it is none of ours.
-        ended: What it means when ``play`` returns by itself.
-        advice: What to do when nothing comes.
+        name: Name of the camera.
+        play: Opens the stream, calls ``connected``, hands over pictures while ``is_wanted``, and closes it.
+        explained: Translates an exception of ``play`` that is not a ``KdEdgeError``.
+        ended: What it means if ``play`` returns by itself.
+        advice: What to do when no picture arrives.
 
     Attributes:
-        is_connected: Whether it is open.
-        fps: The rate the stream claims; None where it claims none.
-        is_wanted: Whether it should go on.
+        is_connected: Whether the stream is open.
+        fps: The rate the stream claims; None if it claims none.
+        is_wanted: Whether the thread should continue.
     """
 
     def __init__(
@@ -98,27 +98,27 @@ class Connection:
         self._thread.start()
 
     def connected(self, fps: float | None) -> None:
-        """It is open; only pictures are missing yet."""
+        """Mark the stream as open; pictures are still to come."""
         self.fps = fps
         self.is_connected = True
 
     def hand_over(self, picture: Picture) -> None:
-        """A new picture takes the place of one that was not taken."""
+        """Provide a new picture, replacing one that was not taken."""
         with self._changed:
             self._picture = picture
             self._changed.notify_all()
 
     def note_damage(self, damage: BadPictureError) -> None:
-        """One picture is lost."""
+        """Record that a picture was damaged."""
         with self._changed:
             self._damage = damage
             self._changed.notify_all()
 
     def take(self, timeout_seconds: float) -> Picture | None:
-        """Take the newest picture; None when none came in time.
+        """Take the newest picture; None if none arrived in time.
 
         Raises:
-            BadPictureError: One that is damaged came.
+            BadPictureError: A damaged picture arrived.
             CameraError: The connection has ended.
         """
         end = time.monotonic() + timeout_seconds
@@ -138,26 +138,26 @@ class Connection:
                 self._changed.wait((min(end, picture.due) if picture is not None else end) - now)
 
     def interrupt(self) -> None:
-        """Whoever waits for a picture should not any longer."""
+        """End a wait for a picture."""
         with self._changed:
             self._end = self._end or self.fault("it is being closed", "frames", "open it again")
             self._changed.notify_all()
 
     def close(self, timeout_seconds: float) -> bool:
-        """Have it ended; whether it is. Only the first call waits."""
+        """Ask the thread to end and return whether it has; only the first call waits."""
         if self.is_wanted:
             self.is_wanted = False
             self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
 
     def silent(self, seconds: float) -> CameraError:
-        """Nothing came for so long."""
-        for_so_long = duration(round(seconds * 1e9))
+        """Return the error for a stream that was silent for ``seconds``."""
+        elapsed = duration(round(seconds * 1e9))
         found = "it sends no picture for" if self.is_connected else "no answer within"
-        return self.fault(f"{found} {for_so_long}", "frames", self._advice)
+        return self.fault(f"{found} {elapsed}", "frames", self._advice)
 
     def fault(self, found: str, expected: str, fix: str) -> CameraError:
-        """An error of this camera."""
+        """Return an error of this camera."""
         return CameraError(f"camera {self._name}: {found}", expected, fix)
 
     def _run(self) -> None:
@@ -166,7 +166,7 @@ class Connection:
             end: KdEdgeError = self.fault(self._ended, "frames", self._advice)
         except KdEdgeError as error:
             end = error
-        except BaseException as error:  # whatever the library raises; never left to the thread, which would print it
+        except BaseException as error:  # the library may raise anything; the thread would print it
             try:
                 end = self._explained(self, error)
             except Exception:

@@ -1,4 +1,4 @@
-"""Bright isolated dots in a picture: what the projector of a stereo camera draws over the scene."""
+"""Detect bright isolated dots in a picture, as projected onto the scene by a stereo camera."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from kd_edge.packages import import_extra
 from kd_edge.types import Image
 
 RING_PX = 3
-"""A dot is brighter than everything so far around it, so it is smaller than 5 pixels; a line or an edge never is."""
+"""A dot is brighter than everything at this distance, so it is smaller than 5 pixels; a line or an edge never is."""
 NOISE_DEVIATIONS = 5.0
 LEAST_SHARE = 0.03
 LEAST_STEP = 3.0
-"""How much brighter, in deviations of the noise, as a share of the picture's span, in raw units; the most of them."""
+"""Minimum step in brightness: the largest of noise deviations, a share of the picture's span, and raw units."""
 TILES = 6
 Float64 = npt.NDArray[np.float64]
 _DEVIATION_OF_DIFFERENCE = 0.954  # median absolute difference of two values with normal noise of unit deviation
 
 
 def dots_per_1000(image: Image) -> float:
-    """Bright isolated dots in 1000 pixels of a picture (H, W), less the dark ones, in its median tile.
+    """Bright minus dark isolated dots per 1000 pixels of a picture (H, W), in its median tile.
 
-    A projector draws some ten, all over the scene, of which about five stand alone. A scene's own texture has as many
-    dark dots as bright ones, and rarely everywhere: ordinary pictures have less than one.
+    A projector draws about ten, all over the scene, of which about five are isolated. A scene's own texture has as
+    many dark dots as bright ones, and rarely everywhere: ordinary pictures have less than one.
     """
     limit = np.iinfo(image.dtype).max
     excess = _by_tile(_dots(image), image) - _by_tile(_dots(limit - image), image)
@@ -46,13 +46,13 @@ def _dots(image: Image) -> Float64:
 
 
 def _by_tile(centres: Float64, image: Image) -> Float64:
-    """How many lie in each of ``TILES`` x ``TILES`` tiles."""
+    """Count the dots in each of ``TILES`` x ``TILES`` tiles."""
     height, width = image.shape
     counts: Float64 = np.histogram2d(centres[:, 0], centres[:, 1], TILES, ((0, width), (0, height)))[0]
     return counts
 
 
 def _noise(image: Image) -> float:
-    """Deviation of the noise, by neighbours of every fourth row: most of them show the same thing."""
+    """Noise deviation from neighbouring pixels of every fourth row, most of which show the same surface."""
     rows = image[::4].astype(np.float32)
     return float(np.median(np.abs(np.diff(rows, axis=1)))) / _DEVIATION_OF_DIFFERENCE

@@ -1,7 +1,7 @@
-"""Pipelines of GStreamer through OpenCV, where it was built with it: for cameras of boards (``nvarguscamerasrc``).
+"""GStreamer pipelines through an OpenCV built with GStreamer, for example for board cameras (``nvarguscamerasrc``).
 
-OpenCV waits for a pipeline's frames as long as it likes, so it does in a thread of its own. OpenCV tells no stamp that
-can be trusted: the moment of arrival stands in.
+OpenCV may wait indefinitely for a frame, so it runs in its own thread. Its stamps cannot be trusted; the time of
+arrival is used instead.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from kd_edge.packages import import_extra
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
 from kd_edge.runtime.cameras.colour import Greying
 from kd_edge.runtime.cameras.config import CameraConfig
-from kd_edge.runtime.cameras.connected import ConnectedCamera, Words
+from kd_edge.runtime.cameras.connected import ConnectedCamera, ErrorTexts
 from kd_edge.runtime.cameras.connection import MOST_FPS, Arrivals, Connection, Picture
 from kd_edge.runtime.clock import MONOTONIC, Clock
 from kd_edge.types import Image
 
 SINK = "appsink drop=true max-buffers=1 sync=false"
-"""Where a pipeline ends that does not say so: the newest frame wins."""
+"""Sink appended to a pipeline without one; the newest frame wins."""
 ADVICE = "try it with gst-launch-1.0, fakesink in the place of appsink"
 
 
 class GStreamerCamera(ConnectedCamera):
-    """What a pipeline of GStreamer delivers; see ``Camera``."""
+    """A GStreamer pipeline as a camera; see ``Camera``."""
 
-    words = Words(
+    texts = ErrorTexts(
         hangs="its last pipeline still hangs",
         expected="a frame or an error",
         fix="look at what feeds it",
@@ -45,7 +45,7 @@ class GStreamerCamera(ConnectedCamera):
         self._greying = Greying(name, wanted)
 
     def open(self) -> None:
-        """Start the pipeline and wait for its first frame, which tells dtype and channels."""
+        """Start the pipeline and wait for its first frame, which determines dtype and channels."""
         if not self._cv2.videoio_registry.hasBackend(self._cv2.CAP_GSTREAMER):
             raise CameraError(
                 f"camera {self.name}: this OpenCV ({self._cv2.__version__}) was built without GStreamer",
@@ -101,19 +101,19 @@ class GStreamerCamera(ConnectedCamera):
 
 
 def with_sink(pipeline: str, wanted: Wanted) -> str:
-    """The pipeline as it is, or where it has no ``appsink``, with one that takes what the model needs."""
+    """Return the pipeline, with an ``appsink`` for what the model needs appended if it has none."""
     if re.search(r"\bappsink\b", pipeline):
         return pipeline
-    if wanted.dtype == "uint16":  # not converted to: that would invent counts
+    if wanted.dtype == "uint16":  # no conversion to 16 bits, which would invent counts
         return f"{pipeline} ! capsfilter caps=video/x-raw,format=GRAY16_LE ! {SINK}"
     return f"{pipeline} ! videoconvert ! video/x-raw,format={'GRAY8' if wanted.channels == 1 else 'BGR'} ! {SINK}"
 
 
 def check_image(image: Image, height: int, width: int) -> None:
-    """Refuse what OpenCV takes for a picture and is none: planes below each other, packed bytes.
+    """Refuse arrays that OpenCV returns but that are not pictures: stacked planes, packed bytes.
 
     Raises:
-        ValueError: It is one.
+        ValueError: The array is not a picture.
     """
     check_pixels(width, height)
     is_grey = image.ndim == 2 and image.dtype in (np.uint8, np.uint16)

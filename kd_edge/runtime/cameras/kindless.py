@@ -1,4 +1,4 @@
-"""What somebody means who names a camera without its kind: a device, a number, a file, a serial number, a host."""
+"""Guess the kind of a camera named without one: a device, a number, a file, a serial number, a host."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kd_edge.errors import KdEdgeError
 from kd_edge.runtime.cameras.links import FOLDERS
 
 _HOST = re.compile(
-    r"""(?:[^@/\s]*@)?                                  # a user and a password, which nobody repeats
+    r"""(?:[^@/\s]*@)?                                  # user and password, never repeated in a message
     (?P<host>(?:\d{1,3}(?:\.\d{1,3}){3}(?::\d{1,5})?    # 192.168.1.10, 192.168.1.10:554
     |[\w-]+(?:\.[\w-]+)+:\d{1,5}                        # camera.local:554
     |[\w-]+(?:\.[\w-]+)+(?=/))                          # camera.local/stream
@@ -25,15 +25,15 @@ RECORDED = (".avi", ".mp4", ".mkv", ".mov", ".npy", ".mat", ".bag", ".db3", ".mc
 
 
 TOPIC_NAME = re.compile(r"/?[A-Za-z_]\w*(?:/[A-Za-z_]\w*)*", re.ASCII)
-"""A topic of ROS 2."""
+"""Name of a ROS 2 topic."""
 
 
 class Meant(NamedTuple):
-    """What a name without a kind is.
+    """What a name without a kind probably means.
 
     Attributes:
-        what: What it is: ``a path``, ``a number``.
-        uri: What to type instead.
+        what: Description: ``a path``, ``a number``.
+        uri: The URI to use instead.
     """
 
     what: str
@@ -41,15 +41,15 @@ class Meant(NamedTuple):
 
 
 def meant(name: str, schemes: Sequence[str]) -> Meant | None:
-    """What a name without a kind is; None of one that may be a camera's.
+    """Guess what a name without a kind means; None if it may be a camera name.
 
     Args:
-        name: As it was typed; no camera has this name.
-        schemes: Kinds of cameras that there are.
+        name: The name as typed; no camera file has it.
+        schemes: Existing kinds of cameras.
     """
     if name.startswith("/dev/"):
         return Meant("a path", f"v4l2:{name}")
-    if os.path.exists(name):  # noqa: PTH110 - never raises, whatever is typed
+    if os.path.exists(name):  # noqa: PTH110 - never raises
         return Meant("a path", f"replay:{name}")
     if name.isdecimal() and name.isascii() and len(name) <= 3:
         return Meant("a number", f"v4l2:/dev/video{int(name)}")
@@ -63,7 +63,7 @@ def meant(name: str, schemes: Sequence[str]) -> Meant | None:
 
 
 def host_meant(name: str, schemes: Sequence[str]) -> Meant | None:
-    """The address of a network camera, where such are known; what its user and password are is not repeated."""
+    """Recognise the address of a network camera, if that kind exists; the URI omits user and password."""
     found = _HOST.fullmatch(name)
     if found is None or "rtsp" not in schemes or Path(found["host"]).suffix.lower() in RECORDED:
         return None
@@ -71,7 +71,7 @@ def host_meant(name: str, schemes: Sequence[str]) -> Meant | None:
 
 
 def _serials() -> list[str]:
-    """Of the RealSense devices that are attached; asked only where a name looks like one."""
+    """Serial numbers of the attached RealSense devices; queried only if a name looks like one."""
     if importlib.util.find_spec("pyrealsense2") is None:
         return []
     from kd_edge.runtime.cameras.librealsense import attached

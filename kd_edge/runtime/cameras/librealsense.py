@@ -1,4 +1,4 @@
-"""librealsense itself: the one place that imports it, the devices it finds, and what their imagers can deliver."""
+"""Access to librealsense: the only module that imports it; lists devices and the formats of their imagers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Attached(NamedTuple):
     Attributes:
         serial: Its serial number.
         description: Model and firmware.
-        formats: What its infrared imagers can deliver.
+        formats: Formats of its infrared imagers.
     """
 
     serial: str
@@ -26,11 +26,11 @@ class Attached(NamedTuple):
 
 
 def attached() -> list[Attached]:
-    """Every RealSense device.
+    """List the attached RealSense devices.
 
     Raises:
         MissingExtraError: librealsense is not installed, or lacks a system library.
-        CameraError: It fails.
+        CameraError: librealsense fails.
     """
     rs = librealsense()
     try:
@@ -47,22 +47,22 @@ def attached() -> list[Attached]:
 
 
 def librealsense() -> Any:
-    """The library; nothing else imports it.
+    """Import librealsense.
 
     Raises:
-        MissingExtraError: It is not installed, or lacks a system library.
+        MissingExtraError: librealsense is not installed, or lacks a system library.
     """
     return import_extra("pyrealsense2", "realsense")
 
 
 def is_lit(rs: Any, frame: Any) -> bool | None:
-    """Whether the projector was on at a frame; None where its metadata does not tell."""
+    """Whether the projector was on for a frame; None if its metadata does not include this."""
     mode = rs.frame_metadata_value.frame_laser_power_mode
     return bool(frame.get_frame_metadata(mode)) if frame.supports_frame_metadata(mode) else None
 
 
 def focal_of_profile(profile: Any) -> float | None:
-    """Focal length of an imager as a share of its frame's width; None where the device does not tell."""
+    """Focal length of an imager as a share of its frame's width; None if unknown or implausible."""
     try:
         lens = profile.get_intrinsics()
     except RuntimeError:  # no calibration
@@ -80,7 +80,7 @@ def infrared_profiles(rs: Any, device: Any) -> Iterator[Any]:
 
 
 def _infrared_formats(rs: Any, device: Any) -> tuple[PixelFormat, ...]:
-    """What the imagers can deliver; one has what the other has, as a rule."""
+    """The formats of all imagers together; they usually have the same ones."""
     rates: dict[str, dict[tuple[int, int], set[float]]] = {}
     for p in infrared_profiles(rs, device):
         sizes = rates.setdefault(p.format().name.upper(), {})
@@ -95,7 +95,7 @@ def _infrared_formats(rs: Any, device: Any) -> tuple[PixelFormat, ...]:
     )
 
 
-def info(rs: Any, device: Any, what: str) -> str:
-    """What a device says of itself, ``serial_number`` for example; empty where it does not."""
-    kind = getattr(rs.camera_info, what)
+def info(rs: Any, device: Any, key: str) -> str:
+    """Return a device's information, for example ``serial_number``; empty if not available."""
+    kind = getattr(rs.camera_info, key)
     return printable(device.get_info(kind)) if device.supports(kind) else ""

@@ -1,4 +1,4 @@
-"""Names of V4L2 devices that survive a reboot: the links that udev makes below ``/dev/v4l``."""
+"""Names of V4L2 devices that survive a reboot: the links that udev creates below ``/dev/v4l``."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 from kd_edge.errors import printable
 
 FOLDERS = (Path("/dev/v4l/by-id"), Path("/dev/v4l/by-path"))
-"""By serial number where there is one, else by the port."""
+"""By serial number if there is one, otherwise by port."""
 
 
 def device_path(target: str) -> str:
-    """The device that ``v4l2:TARGET`` means: a path, a link's bare name, ``video2``, ``2``, or nothing for the first.
+    """Resolve the target of ``v4l2:TARGET``: a path, a link's bare name, ``video2``, ``2``, or empty for the first.
 
     Args:
         target: ``/dev/video2``, ``usb-Maker_Camera-video-index0``, ``2`` or an empty string.
@@ -27,11 +27,11 @@ def device_path(target: str) -> str:
 
 
 def stable_link(device: Path, root: Path = Path("/")) -> str:
-    """The link to a device that survives a reboot; empty where there is none.
+    """Return the link to a device that survives a reboot; empty if there is none.
 
     Args:
         device: For example ``/dev/video0``, below ``root``.
-        root: Where ``dev/`` lies.
+        root: Folder that contains ``dev/``.
     """
     for folder in FOLDERS:
         for link in _links(root / folder.relative_to("/")):

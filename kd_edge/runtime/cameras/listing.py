@@ -1,4 +1,4 @@
-"""What is attached, what is configured, and the exact line to use each."""
+"""List attached and configured cameras, with the exact command to use each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kd_edge.runtime.cameras.v4l2_formats import formats as v4l2_formats
 from kd_edge.runtime.uri import NETWORK, PIPELINE, TOPIC, parse, shown
 
 _FACT_BYTES = 4096
-"""One page: longer no file of sysfs is."""
+"""One page, the longest a sysfs file can be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +29,12 @@ class AttachedCamera:
 
     Attributes:
         device: For example ``/dev/video0``.
-        description: The driver's name for it; empty when unknown.
-        use: The command that runs it; what to do first where it cannot be used.
-        uri: Names it as a camera, by a link that survives a reboot where there is one; empty where it is none.
-        formats: What it can deliver; of a RealSense, its infrared imagers.
-        fault: Why that is not known; empty when it is.
-        camera_file: A ready camera file (TOML); empty where it is no camera.
+        description: The driver's name for it; empty if unknown.
+        use: The command that runs it, or what to do first if it cannot be used.
+        uri: Its camera URI, by a link that survives a reboot if there is one; empty if it is not a camera.
+        formats: Its formats; for a RealSense, those of its infrared imagers.
+        fault: Why the formats are unknown; empty if they are known.
+        camera_file: A ready-to-use camera file (TOML); empty if it is not a camera.
     """
 
     device: str
@@ -51,11 +51,11 @@ class ConfiguredCamera:
     """A camera file.
 
     Attributes:
-        name: Its name.
-        file: Where it is configured.
-        uri: What it names, without what may be secret; empty when the file is faulty.
-        present: Whether the device or recording is there now; None where only opening it would tell.
-        fault: Why it cannot be used; empty when it can.
+        name: Name of the camera.
+        file: Path of the camera file.
+        uri: Its URI without secrets; empty if the file is faulty.
+        present: Whether the device or recording exists now; None if only opening it would show.
+        fault: Why it cannot be used; empty if it can.
         use: The command that runs it.
     """
 
@@ -69,21 +69,21 @@ class ConfiguredCamera:
 
 @dataclass(frozen=True, slots=True)
 class Cameras:
-    """Answer of ``list_cameras``."""
+    """Result of ``list_cameras``."""
 
     attached: tuple[AttachedCamera, ...]
     configured: tuple[ConfiguredCamera, ...]
 
 
 def list_cameras(root: Path = Path("/"), *, ros: bool = False) -> Cameras:
-    """Look at this machine's video devices, RealSense cameras and camera files; devices are asked for their formats.
+    """List this machine's video devices, RealSense cameras and camera files; devices are queried for their formats.
 
     Args:
-        root: Where ``dev/`` and ``sys/`` lie.
-        ros: Look for ROS 2's topics of images, too.
+        root: Folder that contains ``dev/`` and ``sys/``.
+        ros: Also list ROS 2 image topics.
 
     Raises:
-        ConfigError: ROS 2 was asked for and is not there.
+        ConfigError: ROS 2 was requested but is not installed.
     """
     topics = _topics() if ros else []
     configured = tuple(_configured(name) for name in recipes.names("runtime"))
@@ -91,21 +91,21 @@ def list_cameras(root: Path = Path("/"), *, ros: bool = False) -> Cameras:
 
 
 def present(found: Cameras) -> list[str]:
-    """Names or URIs of all that is there: cameras that are configured, and devices that no camera file names."""
+    """Names or URIs of all present cameras: configured ones, and devices without a camera file."""
     named = [camera for camera in found.configured if camera.present is not False and not camera.fault]
     taken = {_device(camera.uri) for camera in named}
     return [c.name for c in named] + [d.uri for d in found.attached if d.uri and _device(d.uri) not in taken]
 
 
 def uri_of(found: Cameras, of: str | None) -> str:
-    """The URI of an attached camera, or of any other, with the keys that it was given.
+    """Return the URI of an attached camera, or of any other camera with its given keys.
 
     Args:
-        found: What is attached.
-        of: Its device or URI; None takes the only one.
+        found: The listed cameras.
+        of: Device or URI of the camera; None selects the only attached one.
 
     Raises:
-        ConfigError: None or several are attached and none is named, or it is no camera.
+        ConfigError: ``of`` is None and not exactly one camera is attached, or ``of`` is not a camera.
     """
     cameras = [camera for camera in found.attached if camera.uri]
     chosen = [c.uri for c in cameras if of is None or of in (c.device, c.uri) or _device(of) == _device(c.uri)]
@@ -120,13 +120,13 @@ def uri_of(found: Cameras, of: str | None) -> str:
     devices = ", ".join(camera.device for camera in cameras)
     raise ConfigError(
         f"{len(cameras)} cameras are attached{f' ({devices})' if devices else ''}",
-        "one, or which of them is meant",
+        "exactly one, or a choice",
         f"--of {cameras[0].device if cameras else 'URI, for example --of replay:clip.mkv'}",
     )
 
 
 def camera_file_of(found: Cameras, uri: str) -> str:
-    """The text of a camera file for a URI."""
+    """Return the text of a camera file for a URI."""
     ready = next((camera.camera_file for camera in found.attached if camera.uri == uri), "")
     if ready:
         return ready
@@ -137,13 +137,13 @@ def camera_file_of(found: Cameras, uri: str) -> str:
 
 
 def _device(uri: str) -> str:
-    """What a URI means, whatever link it is named by."""
+    """Normalise a URI: links to the same device give the same result."""
     scheme, target, _ = parse(uri)
     return f"{scheme}:{os.path.realpath(device_path(target)) if scheme == 'v4l2' else target}"
 
 
 def _attached(root: Path) -> list[AttachedCamera]:
-    """Capture nodes only: a USB camera's second node carries metadata, its ``index`` is not 0."""
+    """List capture nodes only: a USB camera's second node, with ``index`` other than 0, carries metadata."""
     found = []
     devices = [d for d in (root / "dev").glob("video*") if d.name[5:].isdigit()]
     for device in sorted(devices, key=lambda d: int(d.name[5:])):
@@ -166,7 +166,7 @@ def _use(name: str) -> str:
 
 
 def _realsense(root: Path) -> list[AttachedCamera]:
-    """RealSense devices, where librealsense is installed: their video nodes alone are no infrared imagers."""
+    """List RealSense devices if librealsense is installed; their plain video nodes are not infrared imagers."""
     if root != Path("/") or importlib.util.find_spec("pyrealsense2") is None:
         return []
     from kd_edge.runtime.cameras.librealsense import attached
@@ -184,7 +184,7 @@ def _realsense(root: Path) -> list[AttachedCamera]:
 
 
 def _topics() -> list[AttachedCamera]:
-    """ROS 2's topics of images, with what their publishers offer."""
+    """List ROS 2 image topics, with what their publishers offer."""
     from kd_edge.runtime.ros.graph import image_topics
 
     found = []
@@ -220,12 +220,12 @@ def _path(config: CameraConfig) -> Path:
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError:  # a name too long, a folder that may not be entered
+    except OSError:  # the name is too long, or the folder not accessible
         return False
 
 
 def _line(path: Path) -> str:
-    """What a driver says of its device; a USB camera's name is whatever its maker burnt into it."""
+    """Read a sysfs line as printable text; a USB camera's name may contain anything."""
     try:
         return printable(read_bytes(path, _FACT_BYTES).decode(errors="replace").strip())
     except OSError:

@@ -1,4 +1,4 @@
-"""FFV1 in Matroska, written: pixels come back to the bit, 8 or 16, grey or colour; stamps to the millisecond."""
+"""Write FFV1 in Matroska: lossless 8- or 16-bit pixels, grey or colour, with stamps in milliseconds."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from kd_edge.types import Image
 ENDING = ".mkv"
 _MILLISECOND = Fraction(1, 1000)
 _OPTIONS = {"level": "3", "slicecrc": "1", "g": "1"}
-"""Checksums, so that damage is found, and each frame by itself."""
+"""Checksums, so that damage is detected, and only key frames."""
 _CONTAINER_OPTIONS = {"cluster_time_limit": "500", "flush_packets": "1"}
-"""A process that is killed takes the last cluster along: one frame, or half a second of small ones."""
+"""A killed process loses only the last cluster: one frame, or half a second of small ones."""
 
 
 class _Pixels(NamedTuple):
-    """What PyAV calls pixels as arrays hold them, and as FFV1 does."""
+    """PyAV's pixel format names for arrays and for FFV1."""
 
     array: str
     stored: str
@@ -34,12 +34,12 @@ _PIXELS = {
 
 
 class LosslessWriter:
-    """Writes frames of one size and kind.
+    """Writes frames of one size and type.
 
     Args:
-        file: Open for writing; it is the caller's to close.
-        first: An image as all are.
-        fps: About how many come a second, for players.
+        file: File open for writing; the caller closes it.
+        first: An image with the size and type of all frames.
+        fps: Approximate frame rate, for players.
     """
 
     def __init__(self, file: BinaryIO, first: Image, fps: float) -> None:
@@ -58,8 +58,8 @@ class LosslessWriter:
         """Write a frame.
 
         Args:
-            image: As the first one.
-            stamp_ns: Since the first one.
+            image: Same size and type as the first one.
+            stamp_ns: Time since the first frame.
         """
         little = np.ascontiguousarray(image, dtype=image.dtype.newbyteorder("<"))
         picture = self._av.VideoFrame.from_ndarray(little, format=self._pixels.array)
@@ -70,10 +70,10 @@ class LosslessWriter:
         self._container.mux(self._stream.encode(picture))
 
     def finish(self) -> None:
-        """Write what is left."""
+        """Flush the encoder and close."""
         self._container.mux(self._stream.encode())
         self.close()
 
     def close(self) -> None:
-        """Release the encoder; what was not written is lost."""
+        """Release the encoder; unwritten frames are lost."""
         self._container.close()

@@ -1,4 +1,4 @@
-"""What a camera can deliver, and which of it suits a recogniser best."""
+"""Formats and modes of a camera, and the choice of the best one for a recogniser."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 PREFERRED = ("GREY", "Y8", "Y16", "YUYV", "MJPG")
-"""Infrared of 8 bits first, then of 16, then what is converted from colour."""
+"""8-bit infrared first, then 16-bit, then formats converted from colour."""
 USUAL_PIXELS, USUAL_FPS = 640 * 480, 30.0
 
 
@@ -18,7 +18,7 @@ class Mode:
     Attributes:
         width_px: Width.
         height_px: Height, telemetry rows included.
-        fps: Frames per second, the highest first; empty where the device does not say, or has a range.
+        fps: Frames per second, highest first; empty if the device lists none, or a range.
     """
 
     width_px: int
@@ -36,8 +36,8 @@ class PixelFormat:
 
     Attributes:
         name: As ``pixel_format`` in a camera file: ``GREY``, ``Y16``, ``MJPG``.
-        description: The device's words.
-        modes: The largest first; of a range of sizes its ends.
+        description: The device's description.
+        modes: Sizes, largest first; for a range of sizes, its ends.
     """
 
     name: str
@@ -46,9 +46,9 @@ class PixelFormat:
 
 
 def best(formats: Sequence[PixelFormat]) -> tuple[PixelFormat, Mode | None] | None:
-    """The format and size to begin with: infrared if there is, near 640x480 at 30 frames/s; None without a known one.
+    """Choose a format and mode: infrared if available, near 640x480 at 30 frames/s; None if no format is known.
 
-    A range of sizes has no best one: the device's own is taken.
+    A range of sizes has no best mode; the device's default is used.
     """
     known = sorted((f for f in formats if f.name in PREFERRED), key=lambda f: PREFERRED.index(f.name))
     if not known:
@@ -57,7 +57,7 @@ def best(formats: Sequence[PixelFormat]) -> tuple[PixelFormat, Mode | None] | No
 
 
 def best_fps(mode: Mode) -> float:
-    """The rate nearest to the usual one."""
+    """Return the rate nearest to the usual one."""
     return min(mode.fps, key=lambda rate: abs(rate - USUAL_FPS))
 
 

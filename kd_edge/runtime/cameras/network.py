@@ -1,8 +1,8 @@
-"""Network cameras through PyAV: RTSP, HTTP (MJPEG and what else FFmpeg plays live) and MPEG-TS over UDP.
+"""Network cameras through PyAV: RTSP, HTTP (MJPEG and other formats that FFmpeg plays live) and MPEG-TS over UDP.
 
-FFmpeg's waits end by time-outs of its own, a resolver's do not: so it runs in a thread of its own, and nobody waits for
-that thread longer than stated. No message holds the URL: FFmpeg's own errors quote it with its password, so what they
-say is told anew here, without them as cause.
+FFmpeg's waits have time-outs, but a resolver's do not, so it runs in its own thread, and no caller waits for that
+thread longer than stated. No message contains the URL: FFmpeg's own errors quote it with its password, so they are
+reworded here and not chained as causes.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from kd_edge.packages import import_extra
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
 from kd_edge.runtime.cameras.colour import Greying
 from kd_edge.runtime.cameras.config import CameraConfig
-from kd_edge.runtime.cameras.connected import ConnectedCamera, Words
+from kd_edge.runtime.cameras.connected import ConnectedCamera, ErrorTexts
 from kd_edge.runtime.cameras.connection import MOST_FPS, Arrivals, Connection, Picture
 from kd_edge.runtime.clock import MONOTONIC, Clock
 from kd_edge.types import Image
 
 END_OF_JPEG = b"\xff\xd9"
 PADDING = 4096
-"""Senders fill a JPEG up with zeros."""
+"""Senders pad a JPEG with zeros."""
 
 PROTOCOLS = {
     "rtsp": "rtsp,rtp,tcp,udp",
@@ -43,16 +43,16 @@ PROTOCOLS = {
     "https": "https,tls,tcp,httpproxy",
     "udp": "udp",
 }
-"""What FFmpeg may open: a playlist or a redirection that a server sends names no file and nothing else."""
+"""Protocols FFmpeg may use, so that a playlist or redirection from a server cannot open files or anything else."""
 FORMATS = "rtsp,mpjpeg,mjpeg,mpegts,matroska,mov,flv,hls,h264,hevc"
 CODECS = "h264,hevc,mjpeg,mpeg4,mpeg2video,mpeg1video,vp8,vp9,av1,libdav1d,ffv1,jpegls,jpeg2000,png,rawvideo"
-"""Of FFmpeg's hundreds of decoders these are fed with what a server sends."""
+"""The only ones of FFmpeg's hundreds of decoders that receive data from a server."""
 ALONE = ("mjpeg", "jpegls", "jpeg2000", "png", "rawvideo")
-"""Codecs each of whose packets is a picture that needs no other one."""
+"""Codecs whose packets are independent pictures."""
 OVER_TLS = {"https": 443, "rtsps": 322}
 TLS_SECONDS = 2.0
 WAITED_SECONDS = 0.001
-"""A packet that takes longer to come was waited for: nothing lay in buffers."""
+"""A packet that takes longer to arrive was not buffered."""
 BEHIND_SECONDS = 2.0
 SLOWER = "set the camera to fewer pictures, a lower resolution or MJPEG; a recording is no camera (replay:)"
 _PROBED = {"probesize": "1000000", "analyzeduration": "500000", "fpsprobesize": "0"}
@@ -60,17 +60,17 @@ _DECODER = {"flags": "low_delay", "max_pixels": str(FRAME_PIXELS)}
 
 
 class NetworkCamera(ConnectedCamera):
-    """A camera that is reached over the network; see ``Camera``.
+    """A camera on the network; see ``Camera``.
 
-    A frame's stamp is the moment its last byte was here, unless the clock is ``device``: then it is the stream's own.
+    A frame's stamp is the arrival time of its last byte or, if the clock is ``device``, the stream's own stamp.
     """
 
-    words = Words(
+    texts = ErrorTexts(
         hangs="its last connection still hangs",
         expected="an answer",
         fix="check network and name server",
         ended="the server has ended the stream",
-        advice="check host, port and network, and what the server says",
+        advice="check host, port and network, and the server's log",
     )
 
     def __init__(self, name: str, config: CameraConfig, wanted: Wanted, *, clock: Clock = MONOTONIC) -> None:
@@ -95,7 +95,7 @@ class NetworkCamera(ConnectedCamera):
         return _image(decoded, self.channels)
 
     def _play(self, connection: Connection) -> None:
-        """Connect, and hand over pictures until the end."""
+        """Connect and hand over pictures until the end."""
         url, timeouts = _url(self._config, self.name), (self._open_seconds, self._config.read_timeout_ms / 1e3)
         demuxer = "mpegts" if self._config.scheme == "udp" else None
         with self._av.open(url, format=demuxer, options=_options(self._config), timeout=timeouts) as container:
@@ -103,12 +103,12 @@ class NetworkCamera(ConnectedCamera):
             connection.connected(_claimed_fps(container, stream))
             arrivals = Arrivals(self._config.fps or connection.fps)
             asked = waited = time.monotonic()
-            for packet in container.demux():  # of sound, too: else a stream of nothing but sound would never return
+            for packet in container.demux():  # includes audio: otherwise an audio-only stream would never return
                 arrived_ns, now = self._clock.now_ns(), time.monotonic()
                 if not connection.is_wanted:
                     return
                 waited = now if now - asked > WAITED_SECONDS else waited
-                if now - waited > BEHIND_SECONDS:  # what comes now is older than it seems, by nobody knows how much
+                if now - waited > BEHIND_SECONDS:  # the packets are older than they seem, by an unknown time
                     raise connection.fault(
                         "pictures come faster than this machine decodes them", "a live stream", SLOWER
                     )
@@ -116,16 +116,16 @@ class NetworkCamera(ConnectedCamera):
                     for decode, pts in self._pictures(packet, stream.codec_context, connection):
                         if self._config.clock != "device":
                             connection.hand_over(Picture(decode, arrived_ns, now + arrivals.held(now)))
-                        elif pts is not None:  # its stamps tell what was held up
+                        elif pts is not None:  # the stream's stamps show the delay themselves
                             connection.hand_over(Picture(decode, round(pts * packet.time_base * 1_000_000_000), now))
                 asked = time.monotonic()
 
     def _pictures(
         self, packet: Any, decoder: Any, connection: Connection
     ) -> list[tuple[Callable[[], Any], int | None]]:
-        """What gives the pictures of a packet, and their stamps.
+        """Return a decoding function and a stamp for each picture of a packet.
 
-        Pictures that stand alone are decoded by whoever takes them, so that those that nobody takes cost nothing.
+        Independent pictures are decoded only when they are taken, so skipped ones cost nothing.
         """
         if packet.size and decoder.name in ALONE:
             return [(partial(self._alone, packet, decoder), packet.pts)]
@@ -136,9 +136,9 @@ class NetworkCamera(ConnectedCamera):
             return []
 
     def _alone(self, packet: Any, decoder: Any) -> Any:
-        """The picture of a packet."""
-        if decoder.name == "mjpeg" and END_OF_JPEG not in bytes(packet)[-PADDING:]:  # FFmpeg would fill it up with grey
-            raise self._damaged("a JPEG that is cut short")
+        """Decode a packet that is one independent picture."""
+        if decoder.name == "mjpeg" and END_OF_JPEG not in bytes(packet)[-PADDING:]:  # FFmpeg would pad it with grey
+            raise self._damaged("a truncated JPEG")
         frames = self._decoded(packet, decoder)
         if not frames:
             raise self._damaged("a packet without a picture")
@@ -147,24 +147,24 @@ class NetworkCamera(ConnectedCamera):
     def _decoded(self, packet: Any, decoder: Any) -> list[Any]:
         try:
             frames: list[Any] = decoder.decode(packet)
-        except ValueError as error:  # FFmpeg's, for damaged data and for what a codec does not take
+        except ValueError as error:  # FFmpeg's, for damaged data and data the codec does not accept
             raise self._damaged("a picture that cannot be decoded") from error
         if packet.is_corrupt or any(frame.is_corrupt for frame in frames):
             raise self._damaged("a picture with parts missing")
         return frames
 
-    def _damaged(self, what: str) -> BadPictureError:
-        return BadPictureError(f"camera {self.name}: {what}", "a whole picture", "check the network")
+    def _damaged(self, found: str) -> BadPictureError:
+        return BadPictureError(f"camera {self.name}: {found}", "a complete picture", "check the network")
 
     def _explained(self, connection: Connection, error: BaseException) -> KdEdgeError:
-        """What an error of FFmpeg's means; its own text holds the URL, and is left out."""
+        """Translate an FFmpeg error; its own text, which contains the URL, is left out."""
         kind, parts = type(error).__name__, urlsplit(self._config.uri)
         place = _place(parts.hostname, parts.port)
         if kind in ("HTTPUnauthorizedError", "HTTPForbiddenError"):
-            has = "@" in parts.netloc or self._config.credentials_env is not None
+            has_credentials = "@" in parts.netloc or self._config.credentials_env is not None
             return connection.fault(
-                f"{place} refuses the credentials" if has else f"{place} wants credentials",
-                "a user and a password that may see this stream",
+                f"{place} refuses the credentials" if has_credentials else f"{place} requires credentials",
+                "a user and a password with access to this stream",
                 'credentials_env = "NAME" in a camera file, NAME=user:password in the environment; '
                 "or user:password@ before the host in a camera file",
             )
@@ -181,7 +181,7 @@ class NetworkCamera(ConnectedCamera):
                 self._config.read_timeout_ms / 1e3 if connection.is_connected else self._open_seconds
             )
         if kind == "ConnectionRefusedError":
-            return connection.fault(f"nobody listens at {place}", "a server", "switch it on; check host and port")
+            return connection.fault(f"nothing listens at {place}", "a server", "switch it on; check host and port")
         if not connection.is_connected and (unknown := _lookup_fault(parts.hostname)):
             return connection.fault(
                 f"no host '{parts.hostname}' ({unknown})", "a host's name or address", "correct the URI"
@@ -192,26 +192,26 @@ class NetworkCamera(ConnectedCamera):
                 "one that this machine's authorities or ca_file vouch for",
                 f'ca_file = "camera.pem"; openssl s_client -connect {place} </dev/null | openssl x509 > camera.pem',
             )
-        said = str(getattr(error, "strerror", None) or kind)
+        text = str(getattr(error, "strerror", None) or kind)
         if connection.is_connected:
-            return connection.fault(f"the connection broke ({said})", "frames", "check the network and the server")
+            return connection.fault(f"the connection broke ({text})", "frames", "check the network and the server")
         if kind in ("InvalidDataError", "DemuxerNotFoundError", "EOFError") or getattr(error, "errno", 0) == errno.EIO:
             return connection.fault(
-                f"what {place} sends is no video ({said})",
-                "RTSP, MJPEG, MPEG-TS or what else FFmpeg plays live",
+                f"{place} does not send video ({text})",
+                "RTSP, MJPEG, MPEG-TS or another format that FFmpeg plays live",
                 "open the URI in a browser or player; correct its path",
             )
         return connection.fault(
-            f"{place} cannot be opened ({said})", "a stream", "open the URI in a player; correct it"
+            f"{place} cannot be opened ({text})", "a stream", "open the URI in a player; correct it"
         )
 
 
 def _chosen(container: Any, connection: Connection) -> Any:
-    """The stream of pictures, its decoder bounded."""
+    """Select the video stream and limit its decoder."""
     stream = container.streams.best("video")
     if stream is None:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-        raise connection.fault(f"the stream holds {kinds}, no pictures", "a video stream", "check the path of the URI")
+        raise connection.fault(f"the stream has {kinds}, no pictures", "a video stream", "check the path of the URI")
     decoder = stream.codec_context
     if decoder is None or decoder.name not in CODECS.split(","):
         codec = "an unknown codec" if decoder is None else f"codec {decoder.name}"
@@ -226,13 +226,13 @@ def _chosen(container: Any, connection: Connection) -> Any:
 
 
 def _claimed_fps(container: Any, stream: Any) -> float | None:
-    """The rate a stream claims; single JPEGs know none, FFmpeg's guess for them means nothing."""
+    """The rate a stream claims; for single JPEGs it is only a guess of FFmpeg's and ignored."""
     rate = stream.average_rate
     return float(rate) if rate and 0 < rate <= MOST_FPS and container.format.name != "mpjpeg" else None
 
 
 def _url(config: CameraConfig, name: str) -> str:
-    """The URL with the credentials of the environment, without our keys."""
+    """Return the URL with the credentials from the environment, without our keys."""
     url = f"{config.scheme}:{config.target}"
     if config.credentials_env is None:
         return url
@@ -249,7 +249,7 @@ def _url(config: CameraConfig, name: str) -> str:
 
 
 def _options(config: CameraConfig) -> dict[str, str]:
-    """FFmpeg's options: what may be opened and decoded, how much is looked at before, and what only one scheme has."""
+    """Return FFmpeg's options: allowed protocols, formats and codecs, probing limits, options of the scheme."""
     options = _PROBED | _DECODER
     options |= {"protocol_whitelist": PROTOCOLS[config.scheme], "format_whitelist": FORMATS, "codec_whitelist": CODECS}
     if config.scheme in OVER_TLS:
@@ -259,13 +259,13 @@ def _options(config: CameraConfig) -> dict[str, str]:
     if config.scheme == "udp":
         options |= {"overrun_nonfatal": "1"}
         host = urlsplit(config.uri).hostname
-        if host and _is_single(host):  # else it would listen on all of this machine's addresses
+        if host and _is_single(host):  # otherwise it would listen on all of this machine's addresses
             options["localaddr"] = host
     return options
 
 
 def _is_single(host: str) -> bool:
-    """Whether packets to this address go to one machine."""
+    """Whether packets to this address go to a single machine."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:  # a name
@@ -278,7 +278,7 @@ def _place(host: str | None, port: int | None) -> str:
 
 
 def _lookup_fault(host: str | None) -> str:
-    """Why a host's name leads nowhere; empty where it does not."""
+    """Return why a host name cannot be resolved; empty if it can."""
     try:
         socket.getaddrinfo(host, None)
     except OSError as error:
@@ -295,7 +295,7 @@ def _ca_file(config: CameraConfig) -> str | None:
 
 
 def _tls_fault(config: CameraConfig) -> str:
-    """Why a server's certificate is not trusted, asked of it again: FFmpeg does not tell; empty where it is."""
+    """Return why a server's certificate is not trusted; empty if it is. Reconnects, as FFmpeg does not report it."""
     parts = urlsplit(config.uri)
     port = OVER_TLS.get(config.scheme)
     if port is None or parts.hostname is None:
@@ -309,7 +309,7 @@ def _tls_fault(config: CameraConfig) -> str:
             return ""
     except ssl.SSLCertVerificationError as error:
         return error.verify_message
-    except OSError as error:  # a ca_file that is not there, too
+    except OSError as error:  # also a missing ca_file
         return reason(error)
 
 
@@ -318,7 +318,7 @@ def _is_grey(frame: Any) -> bool:
 
 
 def _is_deep_grey(frame: Any) -> bool:
-    """Grey of more than 8 bits, whose counts are kept as they come."""
+    """Whether a frame is grey with more than 8 bits; its counts are kept unchanged."""
     return _is_grey(frame) and frame.format.components[0].bits > 8
 
 
@@ -328,4 +328,4 @@ def _image(frame: Any, channels: Channels | None) -> Image:
         rows = np.frombuffer(plane, f"{order}u2").reshape(-1, plane.line_size // 2)
         return rows[: frame.height, : frame.width].astype(np.uint16)
     image: Image = frame.to_ndarray(format="gray" if channels == 1 else "rgb24")
-    return image if image.flags.owndata else image.copy()  # a grey frame's is the decoder's own
+    return image if image.flags.owndata else image.copy()  # a grey frame's array is the decoder's buffer

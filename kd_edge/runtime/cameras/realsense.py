@@ -1,7 +1,7 @@
-"""Intel RealSense infrared through librealsense: one imager of a stereo module, its projector off unless asked for.
+"""Intel RealSense infrared through librealsense: one imager of a stereo module, by default with its projector off.
 
-librealsense raises ``RuntimeError`` for everything, waits 15 s for a device that is not there, and calls a device that
-was unplugged silence: so devices are looked for before they are opened, waits are short, and removals are listened to.
+librealsense raises ``RuntimeError`` for everything, waits 15 s for a missing device, and reports an unplugged device as
+silence. Therefore devices are looked up before they are opened, waits are short, and removal events are handled.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from kd_edge.types import Frame, Image
 log = logging.getLogger("kd_edge.runtime")
 
 POLL_SECONDS = 0.1
-"""How long one wait of librealsense lasts at most: nothing interrupts it."""
+"""Longest single wait in librealsense, which cannot be interrupted."""
 SHOWN_PROFILES = 8
 EMITTER_MODES = {"off": 0.0, "on": 1.0, "alternating": 1.0}
 
@@ -31,7 +31,7 @@ EMITTER_MODES = {"off": 0.0, "on": 1.0, "alternating": 1.0}
 class RealSenseCamera:
     """One infrared imager of a RealSense device; see ``Camera``.
 
-    Stamps are the device's; domains of librealsense switch while it runs, so none of them is taken for a host clock.
+    Stamps are the device's; librealsense's stamp domains change while it runs, so none is treated as a host clock.
     """
 
     live = True
@@ -71,7 +71,7 @@ class RealSenseCamera:
             self.close()
             raise CameraError(
                 f"camera {self.name} cannot be started ({reason(error)})",
-                "a RealSense device that nobody else uses",
+                "a RealSense device that no other program uses",
                 "end the program that uses it, plug it in again, or another USB port",
             ) from error
 
@@ -87,7 +87,7 @@ class RealSenseCamera:
         self.fps, self.focal = float(profile.fps()), focal_of_profile(profile)
 
     def read(self, timeout_seconds: float) -> Frame | None:
-        """The next frame; those that the projector lit are left out where it alternates."""
+        """Return the next frame; if the projector alternates, lit frames are skipped."""
         if self._pipeline is None:
             raise self._gone("it is closed")
         end = time.monotonic() + timeout_seconds
@@ -106,7 +106,7 @@ class RealSenseCamera:
                 return None
 
     def close(self) -> None:
-        """Stop the imager; a device that is gone is let go of."""
+        """Stop the imager and release the device, even if it is gone."""
         if self._pipeline is not None:
             try:
                 self._pipeline.stop()
@@ -121,7 +121,7 @@ class RealSenseCamera:
         return self._rs.format.y16 if self._format == "Y16" else self._rs.format.y8
 
     def _taken(self, frames: Any) -> Frame | None:
-        """The imager's frame of a set, copied: sets that are kept stop the device after some fifteen."""
+        """Return a copy of the imager's frame: if frame sets are kept, the device stops after about fifteen."""
         frame = frames.get_infrared_frame(self._config.index or 1)
         if not frame or self._is_lit(frame):
             return None
@@ -131,24 +131,24 @@ class RealSenseCamera:
         return taken
 
     def _is_lit(self, frame: Any) -> bool:
-        """Whether the projector was on, where it alternates from frame to frame.
+        """Whether an alternating projector was on for a frame; False if it does not alternate.
 
         Raises:
-            CameraError: Frames do not tell.
+            CameraError: The frame metadata does not include this.
         """
         if self._config.emitter != "alternating":
             return False
         lit = is_lit(self._rs, frame)
         if lit is None:
             raise CameraError(
-                f"camera {self.name}: frames do not tell whether the projector lit them",
+                f"camera {self.name}: frame metadata do not show whether the projector was on",
                 "frame metadata, for emitter = 'alternating'",
                 "install librealsense's kernel patches or udev rules, or set emitter = 'off'",
             )
         return lit
 
     def _found(self) -> Any:
-        """The device with the serial number asked for, or the only one."""
+        """Return the device with the requested serial number, or the only one."""
         rs, wanted = self._rs, self._config.target
         devices = sorted(self._context.query_devices(), key=lambda device: info(rs, device, "serial_number"))
         serials = [info(rs, device, "serial_number") for device in devices]
@@ -167,13 +167,13 @@ class RealSenseCamera:
         if not wanted and len(devices) > 1:
             raise CameraError(
                 f"camera {self.name}: {len(devices)} RealSense devices are attached",
-                "a serial number that says which",
+                "the serial number of one of them",
                 f"--camera realsense:{serials[0]}, or another of {', '.join(serials)}",
             )
         return devices[serials.index(wanted) if wanted else 0]
 
     def _unknown_profile(self) -> CameraError:
-        """What the device can do instead."""
+        """Return an error that lists the available profiles."""
         config = self._config
         asked = f"{config.width_px or 'any'}x{config.height_px or 'any'} at {config.fps or 'any'} frames/s"
         profiles = {
@@ -189,7 +189,7 @@ class RealSenseCamera:
         )
 
     def _set_options(self) -> None:
-        """Set what was asked for and read it back: devices round, and some refuse without a word."""
+        """Set the requested options and read them back: devices round values, and some refuse them silently."""
         option, config = self._rs.option, self._config
         emitter = config.emitter or "off"
         sensor = self._device.first_depth_sensor() if self._has_depth else self._device.query_sensors()[0]
@@ -207,25 +207,23 @@ class RealSenseCamera:
     def _has_depth(self) -> bool:
         return any(sensor.is_depth_sensor() for sensor in self._device.query_sensors())
 
-    def _set(self, sensor: Any, option: Any, value: float, what: str, *, needed: bool) -> None:
+    def _set(self, sensor: Any, option: Any, value: float, key: str, *, needed: bool) -> None:
         if not sensor.supports(option):
             if needed:
-                raise CameraError(f"camera {self.name} has no {what}", "a device that has it", f"leave {what} out")
+                raise CameraError(f"camera {self.name} has no {key}", "a device that has it", f"leave {key} out")
             return
         limits = sensor.get_option_range(option)
         if not limits.min <= value <= limits.max:
             raise CameraError(
-                f"camera {self.name}: {what} {value:g}", f"{limits.min:g} to {limits.max:g}", f"correct {what}"
+                f"camera {self.name}: {key} {value:g}", f"{limits.min:g} to {limits.max:g}", f"correct {key}"
             )
         sensor.set_option(option, value)
         granted = sensor.get_option(option)
         if abs(granted - value) > max(limits.step, 0.01 * abs(value)):
-            raise CameraError(
-                f"camera {self.name} sets {what} to {granted:g}", f"{value:g}", f"set {what} = {granted:g}"
-            )
+            raise CameraError(f"camera {self.name} sets {key} to {granted:g}", f"{value:g}", f"set {key} = {granted:g}")
 
     def _changed(self, event: Any) -> None:
-        """Called by librealsense from a thread of its own."""
+        """Handle a device change; called by librealsense from its own thread."""
         if self._device is not None and event.was_removed(self._device):
             self._is_removed = True
 
@@ -234,5 +232,5 @@ class RealSenseCamera:
 
 
 def _format(config: CameraConfig, wanted: Wanted) -> str:
-    """Y8 unless 16 bits are asked for or needed: Y16 is the sensor's raw picture, unrectified."""
+    """Return Y8 unless 16 bits are requested or needed: Y16 is the sensor's raw picture, unrectified."""
     return config.pixel_format or ("Y16" if wanted.dtype == "uint16" else "Y8")

@@ -1,6 +1,6 @@
-"""Recordings of RealSense cameras (.bag, .db3), played back by librealsense, every frame of one infrared imager.
+"""Play back every frame of one infrared imager from RealSense recordings (.bag, .db3) with librealsense.
 
-Since 2.58 librealsense writes rosbag2 (.db3) and reads both; what other makers write in these formats it cannot read.
+Since 2.58 librealsense writes rosbag2 (.db3) and reads both, but only files it wrote itself.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ log = logging.getLogger("kd_edge.runtime")
 
 ENDINGS = (".bag", ".db3")
 POLL_MS = 200
-"""The end of a recording is a wait that gives nothing; so long is one."""
+"""Length of one wait for a frame; the end of a recording shows as a wait without a frame."""
 BEGIN_SECONDS = 3.0
-"""A recording that has given no frame in so long, and is not being read, has none."""
+"""A recording that has delivered no frame for this long, and is not being read, has none."""
 SILENT_SECONDS = 10.0
-"""A recording that gives no frame for so long, and does not end either, is damaged."""
+"""A recording that delivers no frame for this long without ending is damaged."""
 LONGEST_NS = 10**16
 OPEN_SECONDS = 30.0
-"""A recording that librealsense does not open in so long is damaged."""
+"""A recording that librealsense does not open within this time is damaged."""
 STOP_SECONDS = 5.0
-"""So long its reading thread is waited for; on a busy machine it takes some milliseconds."""
+"""Longest wait for librealsense's reading thread; on a busy machine it takes a few milliseconds."""
 _LEFT: deque[Any] = deque(maxlen=16)
-"""Playbacks whose thread is not known to have ended, kept from being torn down under it."""
+"""Playbacks whose thread may still be running, kept alive so that they are not destroyed under it."""
 _TOPICS = "SELECT EXISTS (SELECT 1 FROM topics WHERE name LIKE '/device\\_%/sensor\\_%' ESCAPE '\\')"
 _COUNT = """SELECT count(*) FROM messages JOIN topics ON topics.id = messages.topic_id
 WHERE topics.name GLOB '/device_*/sensor_*/Infrared_' || ? || '/image/data*'"""
@@ -57,7 +57,7 @@ _ROS1_SIGNATURE = b"#ROSBAG V2.0\n"
 
 
 def is_recording(path: Path) -> bool:
-    """Whether a file is one that librealsense wrote, told by its topics; of a ROS 1 bag, that it is one at all."""
+    """Whether librealsense wrote a file, judging by its topics; for .bag files, whether it is a ROS 1 bag at all."""
     if path.suffix.lower() not in ENDINGS:
         return False
     try:
@@ -71,24 +71,24 @@ def is_recording(path: Path) -> bool:
 
 
 def _number(path: Path, query: str, *given: object) -> int:
-    """What a query of a ``.db3`` gives."""
-    # immutable: no file is made beside it, and nobody's lock is waited for
+    """Return the number that a query of a ``.db3`` returns."""
+    # immutable: creates no files next to it and waits for no lock
     address = f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1"
     with closing(sqlite3.connect(address, uri=True)) as database:
         return int(database.execute(query, given).fetchone()[0])
 
 
 class Playback:
-    """An open recording, read as fast as it is asked for; ``open``, iterate ``frames``, ``close``.
+    """A recording read as fast as frames are requested; ``open``, iterate ``frames``, ``close``.
 
     Args:
-        path: One for which ``is_recording``.
-        config: Which imager (``index``), and whether lit frames are left out (``emitter``).
-        wanted: What the model needs decides between 8 and 16 bits where both are recorded.
+        path: A file for which ``is_recording`` is true.
+        config: Selects the imager (``index``) and whether lit frames are skipped (``emitter``).
+        wanted: What the model needs; selects 8 or 16 bits if both are recorded.
 
     Attributes:
-        fps: Nominal rate of the imager, known once it is open.
-        focal: Its focal length as a share of the frame's width, likewise; None where the recording does not tell.
+        fps: Nominal rate of the imager, known once the recording is open.
+        focal: Its focal length as a share of the frame's width, known once it is open; None if not recorded.
     """
 
     def __init__(self, path: Path, config: CameraConfig, wanted: Wanted) -> None:
@@ -106,18 +106,18 @@ class Playback:
         """Start at the first frame.
 
         Raises:
-            DataError: It is damaged, or holds no such imager.
+            DataError: The recording is damaged or does not contain the imager.
         """
         rs = self._rs
         self._has_begun = False
         self._check_opens()
         try:
-            # held by self alone: what an error's traceback kept alive would keep the file open
+            # referenced only by self: an object kept alive by a traceback would keep the file open
             self._pipeline, self._settings = rs.pipeline(), rs.config()
             self._settings.enable_device_from_file(str(self._path), False)
             index, kind, fps = self._chosen(self._profiles())
             self._settings.enable_stream(rs.stream.infrared, index, kind, fps)
-            # of the device that will be started, which is a new one now, and before it is: else frames are lost
+            # must be set on the (new) device that will be started, before it starts: otherwise frames are lost
             self._device().as_playback().set_real_time(False)
             started = self._pipeline.start(self._settings)
             self._playback = started.get_device().as_playback()
@@ -128,21 +128,21 @@ class Playback:
         self.fps = float(fps)
 
     def frames(self) -> Generator[tuple[Image, int], None, None]:
-        """Pictures (H, W) with their stamps from the first one on, nanoseconds, which always increase.
+        """Iterate over pictures (H, W) with strictly increasing stamps in nanoseconds, relative to the first one.
 
-        Stamps that do not go on are replaced by the nominal rate's.
+        Stamps that do not increase are replaced by the previous stamp plus the nominal period.
 
         Raises:
-            DataError: It breaks off, or does not tell which frames are lit.
+            DataError: The recording is truncated, or lacks the metadata on which frames are lit.
         """
         first_ms, last_ns, heard, count = None, -1, time.monotonic(), 0
         while True:
             taken = self._taken()
             if taken is None:
                 silent = time.monotonic() - heard
-                has_begun = self._has_begun or silent > BEGIN_SECONDS  # it is "stopped" before its start, too
+                has_begun = self._has_begun or silent > BEGIN_SECONDS  # the status is also "stopped" before the start
                 if has_begun and self._playback.current_status() == self._rs.playback_status.stopped:
-                    self._tell_of_lost(count)
+                    self._warn_of_lost(count)
                     return
                 if silent > SILENT_SECONDS:
                     raise _damaged(self._path, f"no frame for {SILENT_SECONDS:g} s before its end")
@@ -157,16 +157,17 @@ class Playback:
             yield image, last_ns
 
     def close(self) -> None:
-        """Stop; librealsense closes the file when its last object is gone."""
+        """Stop; librealsense closes the file when its last object is released."""
         if self._playback is not None and not self._stopped():
             log.info("%s: librealsense is left to finish reading", printable(str(self._path)))
             _LEFT.append(self._playback)
         self._settings = self._pipeline = self._playback = None
 
     def _stopped(self) -> bool:
-        """Stop, and whether librealsense's own thread is known to have, which crashes once its device is gone.
+        """Stop, and return whether librealsense's own thread is known to have ended.
 
-        It outlives ``stop``. The status tells of it only after a first frame: it is "stopped" before the start, too.
+        The thread outlives ``stop`` and crashes if its device is released before it ends. The status shows its end only
+        after a first frame, because it is also "stopped" before the start.
         """
         try:
             if not self._has_begun:
@@ -182,48 +183,48 @@ class Playback:
         return False
 
     def _check_opens(self) -> None:
-        """Open it in another process first: on some damaged recordings librealsense hangs, and Python with it."""
+        """Open the file in another process first: on some damaged recordings librealsense hangs, and Python with it."""
         command = [sys.executable, "-c", _OPEN, json.dumps(sys.path), str(self._path.absolute())]
         try:
             subprocess.run(command, capture_output=True, timeout=OPEN_SECONDS, check=False)  # noqa: S603 - ourselves
         except subprocess.TimeoutExpired:
             raise _damaged(self._path, f"librealsense does not open it in {OPEN_SECONDS:g} s") from None
 
-    def _tell_of_lost(self, count: int) -> None:
-        """Say so where a recording holds more frames than could be read: librealsense ends at what is damaged."""
+    def _warn_of_lost(self, count: int) -> None:
+        """Warn if a recording contains more frames than could be read: librealsense ends at damaged data."""
         if self._path.suffix.lower() != ".db3":
             return
         try:
-            held = _number(self._path, _COUNT, str(self._index))
+            recorded = _number(self._path, _COUNT, str(self._index))
         except sqlite3.Error as error:
             log.warning("%s: damaged after %d frames (%s)", printable(str(self._path)), count, printable(reason(error)))
             return
-        if count < held:
-            log.warning("%s: only %d of its %d frames could be read", printable(str(self._path)), count, held)
+        if count < recorded:
+            log.warning("%s: only %d of its %d frames could be read", printable(str(self._path)), count, recorded)
 
     def _device(self) -> Any:
         return self._settings.resolve(self._rs.pipeline_wrapper(self._pipeline)).get_device()
 
     def _profiles(self) -> list[tuple[int, Any, int, int, int]]:
-        """Index, format, rate, width and height of all that was recorded in infrared."""
+        """Index, format, rate, width and height of all recorded infrared profiles."""
         found = infrared_profiles(self._rs, self._device())
         return [(p.stream_index(), p.format(), p.fps(), p.width(), p.height()) for p in found]
 
     def _chosen(self, profiles: Sequence[tuple[int, Any, int, int, int]]) -> tuple[int, Any, int]:
-        """Index, format and rate of the imager asked for, in the depth that suits the model best."""
-        liked = [self._rs.format.y8, self._rs.format.y16]
+        """Index, format and rate of the requested imager, in the bit depth that suits the model best."""
+        preferred = [self._rs.format.y8, self._rs.format.y16]
         if self._wanted.dtype == "uint16":
-            liked.reverse()
-        known = [profile for profile in profiles if profile[1] in liked]
+            preferred.reverse()
+        known = [profile for profile in profiles if profile[1] in preferred]
         found = [profile for profile in known if profile[0] == self._index]
         if not found:
-            held = ", ".join(sorted({f"{index} ({kind.name.upper()})" for index, kind, *_ in known}))
+            recorded = ", ".join(sorted({f"{index} ({kind.name.upper()})" for index, kind, *_ in known}))
             raise DataError(
                 f"{self._path} has no infrared imager {self._index}",
-                f"one that was recorded: {held}" if held else "an infrared imager, recorded as Y8 or Y16",
+                f"one that was recorded: {recorded}" if recorded else "an infrared imager, recorded as Y8 or Y16",
                 "set index, or record it with the infrared streams on",
             )
-        index, kind, fps, *size = min(found, key=lambda profile: liked.index(profile[1]))
+        index, kind, fps, *size = min(found, key=lambda profile: preferred.index(profile[1]))
         try:
             check_pixels(*size)
         except ValueError as error:
@@ -231,7 +232,7 @@ class Playback:
         return index, kind, fps
 
     def _taken(self) -> tuple[Image, float, bool | None] | None:
-        """Picture, stamp in ms and whether it is lit, of the next frame; copied: kept sets stop the playback."""
+        """Picture (a copy: kept frame sets stop the playback), stamp in ms and whether it is lit, of the next frame."""
         arrived, frames = self._pipeline.try_wait_for_frames(POLL_MS)
         frame = frames.get_infrared_frame(self._index) if arrived else None
         if not frame:
@@ -242,7 +243,7 @@ class Playback:
     def _checked(self, lit: bool | None) -> bool:
         if lit is None:
             raise DataError(
-                f"{self._path} does not tell which frames the projector lit",
+                f"{self._path} does not record which frames the projector lit",
                 "frame metadata, for emitter = 'alternating'",
                 "leave emitter out, or record with a driver that keeps the metadata",
             )

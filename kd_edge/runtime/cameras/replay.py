@@ -1,6 +1,6 @@
 """Recordings as cameras: MCAP, rosbag2, RealSense, video, images, .npy, UTD-MHAD depth, thermal arrays' CSV.
 
-Each frame comes by its stamp.
+Frames are delivered by their stamps.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class ReplayCamera:
     """A recording; see ``Camera``. With ``realtime`` it behaves like a live camera, paced by its stamps.
 
     Attributes:
-        focal: Focal length of its camera as a share of the frame's width, where the recording tells.
-        recorded_hash: Of the labels that were given when it was recorded; empty where nobody says.
+        focal: Focal length of its camera as a share of the frame's width, if recorded.
+        recorded_hash: Hash of the labels predicted during recording; empty if not recorded.
     """
 
     can_vanish = False
@@ -61,7 +61,7 @@ class ReplayCamera:
         self._frames: Stamped | None = None
         self._next: Recorded | None = None
         self._fault: KdEdgeError | None = None
-        self._ahead_ns = 0  # our clock's, of the recording's
+        self._ahead_ns = 0  # our clock minus the recording's
         self._count = 0
         self._truth: str | None = None
         self.focal: float | None = None
@@ -73,7 +73,7 @@ class ReplayCamera:
         return self._frames is not None and self._next is None and self._fault is None
 
     def open(self) -> None:
-        """Open the recording at its start and read the first frame, which tells dtype and channels."""
+        """Open the recording at its start and read the first frame, which determines dtype and channels."""
         self.close()
         self._advance()
         if self._next is None:
@@ -87,10 +87,10 @@ class ReplayCamera:
         self._ahead_ns = self._clock.now_ns() - self._next.stamp_ns if self.live else 0
 
     def read(self, timeout_seconds: float) -> Frame | None:
-        """The next frame; paced when live.
+        """Return the next frame; paced when live.
 
         Raises:
-            BrokenOffError: What follows the frame before is damaged. After that the recording has ended.
+            BrokenOffError: The data after the previous frame is damaged; the recording then counts as ended.
         """
         if self._fault is not None:
             fault, self._fault = self._fault, None
@@ -117,7 +117,7 @@ class ReplayCamera:
         self._frames = self._next = self._fault = None
 
     def _advance(self) -> None:
-        """Read ahead by one frame; what is wrong with it is told after the frame before has been handed over."""
+        """Read ahead by one frame; its error is raised only after the previous frame has been delivered."""
         self._next = None
         try:
             self._frames = self._reader() if self._frames is None else self._frames
@@ -146,7 +146,7 @@ class ReplayCamera:
         raise _absent(path)
 
     def _file(self, grey: bool) -> Stamped:
-        """One file by what is in it, whatever it is called."""
+        """Read one file by its content, independent of its name."""
         path, fps = self._path, self._config.fps
         kind = kind_of(path)
         if kind == "array":
@@ -166,7 +166,7 @@ class ReplayCamera:
         return self._video()
 
     def _video(self) -> Stamped:
-        """Frames as training reads them, evenly spaced where ``fps`` says so."""
+        """Read frames as in training, evenly spaced if ``fps`` is set."""
         path, fps = self._path, self._config.fps
         try:
             for k, frame in enumerate(frames_of(path, self._wanted.channels)):
@@ -194,7 +194,7 @@ class ReplayCamera:
             playback.close()
 
     def _bag(self, grey: bool) -> Stamped:
-        """A recording with topics; one of ours goes by the name of its camera, unless it was given another."""
+        """Read a recording with topics; our own uses the name of its camera, unless another was given."""
         bag = bags.Bag(self._path, self._config.topic, grey)
         self.name = bag.camera if bag.camera is not None and not self._is_named else self.name
         self.band = self._config.band or bag.band
@@ -216,7 +216,7 @@ class ReplayCamera:
         io = import_extra("scipy.io", "replay")
         with open_regular(self._path) as file:
             check_matlab(file)
-        # SciPy follows cells within cells until the stack ends: only a plain array may be read.
+        # SciPy follows nested cells until the stack overflows: only a plain array may be read.
         for name, shape, kind in io.whosmat(self._path):
             if name == "d_depth" and kind != "uint16":
                 raise _unreadable(self._path, f"its {name} {shape} is of class {kind}, not uint16")
@@ -230,7 +230,7 @@ class ReplayCamera:
 
 
 def _array(path: Path, fps: float) -> Stamped:
-    """Frames of an .npy file (T, H, W[, 3]), mapped: a long recording does not pass through memory at once."""
+    """Read frames of an .npy file (T, H, W[, 3]), memory-mapped, so that a long recording is never loaded whole."""
     open_regular(path).close()  # mapping would wait for a FIFO
     frames = np.lib.format.open_memmap(path, mode="r")
     if found := _misfit(frames.shape, frames.dtype):
@@ -241,10 +241,10 @@ def _array(path: Path, fps: float) -> Stamped:
 
 
 def _misfit(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
-    """Why an array is no recording; empty where it is one."""
+    """Return why an array is not a recording; empty if it is one."""
     right_shape = len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)
     if dtype not in (np.uint8, np.uint16) or not right_shape:
-        return f"it holds {dtype} {shape}, not uint8 or uint16 (T, H, W[, 3])"
+        return f"it contains {dtype} {shape}, not uint8 or uint16 (T, H, W[, 3])"
     try:
         check_pixels(shape[2], shape[1])
     except ValueError as error:
@@ -253,13 +253,13 @@ def _misfit(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
 
 
 def _thermal(path: Path, fps: float | None) -> Stamped:
-    """Frames of a thermal array, from when its sensor has settled; evenly spaced where ``fps`` says so."""
+    """Read frames of a thermal array after its sensor has settled; evenly spaced if ``fps`` is set."""
     for k, row in enumerate(settled(thermal_rows(path))):
         yield row.image, round(k * 1e9 / fps) if fps else row.stamp_ns
 
 
 def _pages(path: Path, fps: float, grey: bool) -> Stamped:
-    """The pages of a TIFF, each decoded when its turn comes."""
+    """Read the pages of a TIFF, each decoded on demand."""
     cv2 = import_extra("cv2", "cpu")
     with Pages(path) as pages:
         for k in range(len(pages)):
@@ -268,14 +268,14 @@ def _pages(path: Path, fps: float, grey: bool) -> Stamped:
 
 
 def _images(files: Sequence[Path], fps: float, grey: bool) -> Stamped:
-    """Images one after the other, 8 or 16 bit as stored."""
+    """Read images one after the other, 8 or 16 bit as stored."""
     cv2 = import_extra("cv2", "cpu")
     for k, file in enumerate(files):
         yield rgb_or_grey(cv2, _image(cv2, file), grey), round(k * 1e9 / fps)
 
 
 def _image(cv2: Any, file: Path) -> Image:
-    """One decoded image, its size known before."""
+    """Decode one image, its size checked first."""
     try:
         return decode(cv2, read_bytes(file, IMAGE_BYTES))
     except OSError as error:
@@ -288,8 +288,8 @@ def _absent(path: Path) -> DataError:
     if os.path.lexists(path):
         found = f"{path} is no regular file"
     else:
-        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        found = f"no recording {path}{did_you_mean(path.name, beside)}"
+        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        found = f"no recording {path}{did_you_mean(path.name, siblings)}"
     return DataError(
         found,
         "a .mcap, rosbag2 or RealSense recording, a video, a folder of images, an .npy array, a UTD-MHAD depth .mat or "

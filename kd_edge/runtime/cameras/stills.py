@@ -1,4 +1,4 @@
-"""One picture of each camera, as PNG."""
+"""Save one picture of each camera as PNG."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from kd_edge.types import Image
 log = logging.getLogger("kd_edge.runtime")
 
 SETTLE_SECONDS = 0.7
-"""So long a live camera's exposure gets to settle."""
+"""Time for a live camera's exposure to settle."""
 STILL_SECONDS = 10.0
-"""A camera that has given no picture after so long, opening included, is left behind."""
+"""A camera without a picture after this time, opening included, is abandoned."""
 PREVIEW_PERCENT = (1, 99)
 _PAUSE_SECONDS = 0.005
 
@@ -37,11 +37,11 @@ class Still:
     """A picture, or why there is none.
 
     Attributes:
-        camera: As it was named.
-        file: PNG of 8 or 16 bits, as the camera gave it; None where there is none.
-        preview: The same of 16 bits, stretched to 8 for people; None of 8 bits.
-        what: Type and size of the picture; empty where there is none.
-        fault: Why there is none; empty where there is one.
+        camera: The camera as the user named it.
+        file: PNG of 8 or 16 bits, as the camera delivered it; None without a picture.
+        preview: A 16-bit picture stretched to 8 bits for viewing; None for 8 bits.
+        what: Type and size of the picture; empty without a picture.
+        fault: Why there is no picture; empty if there is one.
     """
 
     camera: str
@@ -52,14 +52,14 @@ class Still:
 
 
 def grab_stills(cameras: Iterable[str], folder: Path, seconds: float = STILL_SECONDS) -> list[Still]:
-    """Grab one picture of each camera, one after the other; one that fails does not stop the others.
+    """Grab one picture of each camera, one after the other; a failing camera does not stop the others.
 
     Files are named by the camera and the time of day, so none is replaced.
 
     Args:
         cameras: Names or URIs.
-        folder: Where they go; made where it is not.
-        seconds: How long one camera may take at most.
+        folder: Output folder; created if missing.
+        seconds: Longest time per camera.
 
     Raises:
         ConfigError: The folder cannot be written.
@@ -69,7 +69,7 @@ def grab_stills(cameras: Iterable[str], folder: Path, seconds: float = STILL_SEC
 
 
 def _still(camera: str, folder: Path, seconds: float) -> Still:
-    """The picture is grabbed by a thread of its own: drivers may hang, in ``open`` and ``close`` too."""
+    """Grab the picture in a separate thread: drivers may hang, also in ``open`` and ``close``."""
     pictures: list[Image | KdEdgeError] = []
     thread = threading.Thread(
         target=_grab, args=(camera, pictures, seconds), name=f"kd-edge still {shown(camera)}", daemon=True
@@ -105,7 +105,7 @@ def _grab(name: str, pictures: list[Image | KdEdgeError], seconds: float) -> Non
 
 
 def _settled(camera: Camera, seconds: float) -> Image | None:
-    """The first picture of a recording, of a live camera that after ``SETTLE_SECONDS``; else the last there was."""
+    """Return a recording's first picture, or a live camera's first after ``SETTLE_SECONDS``, else its last."""
     began, picture = time.monotonic(), None
     while (passed := time.monotonic() - began) < seconds and not camera.ended:
         try:
@@ -142,7 +142,7 @@ def _write(cv2: Any, path: Path, picture: Image) -> None:
 
 
 def _stretched(picture: Image) -> Image:
-    """8 bits between the picture's own percentiles."""
+    """Stretch a picture to 8 bits between its own percentiles."""
     low, high = np.percentile(picture, PREVIEW_PERCENT)
     scaled = (picture.astype(np.float32) - low) * np.float32(255 / max(1.0, high - low))
     preview: Image = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The generated figure as a live camera: runs anywhere, and knows which action it performs."""
+"""The generated figure as a live camera: runs anywhere and provides the performed action as ground truth."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from kd_edge.types import Frame
 
 
 class SyntheticOptions(BaseModel):
-    """Keys of ``synthetic:?key=value&key=value``; they win over a camera file's ``fps``, ``width_px``, ``height_px``.
+    """Keys of ``synthetic:?key=value&key=value``; they override a camera file's ``fps``, ``width_px``, ``height_px``.
 
     Attributes:
-        modality: None follows the camera file's ``band``, else the model: ``rgb`` for an RGB model, ``nir`` otherwise.
-        seed: Chooses body, clothes, view and the order of actions.
+        modality: None follows the camera file's ``band``, or the model: ``rgb`` for an RGB model, ``nir`` otherwise.
+        seed: Determines body, clothes, view and the order of actions.
         height_px: Image height; by default as in the generated data set.
         width_px: Image width.
         fps: Frame rate, 1/s.
         actions: Names of the actions to perform, separated by commas; empty means all ten.
-        frames: Ends after so many frames; 0 never ends.
-        realtime: False renders as fast as frames are read, with the same stamps: repeatable.
+        frames: Number of frames; 0 never ends.
+        realtime: False renders as fast as frames are read, with the same stamps, and is reproducible.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -76,12 +76,12 @@ class SyntheticCamera:
         return 0 < self._options.frames <= self._next
 
     def open(self) -> None:
-        """Start the performance anew."""
+        """Restart the performance."""
         self._next = 0
         self._started_ns = self._clock.now_ns() if self.live else 0
 
     def read(self, timeout_seconds: float) -> Frame | None:
-        """Render the next frame when it is due; frames missed meanwhile are skipped, as a real camera does."""
+        """Render the next frame when it is due; missed frames are skipped, as with a real camera."""
         if self.ended:
             return None
         k = self._next

@@ -1,4 +1,7 @@
-"""V4L2 devices through OpenCV: 8-bit and 16-bit infrared, or colour. Judged by the age of frames, never by isOpened."""
+"""V4L2 devices through OpenCV: 8-bit and 16-bit infrared, or colour.
+
+A device is judged by the age of its frames, never by ``isOpened``.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ log = logging.getLogger("kd_edge.runtime")
 JPEGS = ("MJPG", "JPEG")
 END_OF_JPEG = b"\xff\xd9"
 PADDING = 4096
-"""Drivers fill a JPEG up with zeros."""
+"""Drivers pad a JPEG with zeros."""
 
 
 class V4l2Camera:
@@ -52,15 +55,15 @@ class V4l2Camera:
         self._size = (0, 0)  # height and width that the driver granted
 
     def open(self) -> None:
-        """Open the device, ask for the configured format and check that it was granted."""
+        """Open the device, request the configured format and check that it was granted."""
         self.close()
         cv2, config = self._cv2, self._config
         fourcc = cv2.VideoWriter.fourcc(*self._format.ljust(4))
         raw = self._format in ("GREY", "Y16")
-        as_it_comes = raw or self._format in JPEGS
-        asked = [cv2.CAP_PROP_FOURCC, fourcc, cv2.CAP_PROP_CONVERT_RGB, 0 if as_it_comes else 1]
+        unconverted = raw or self._format in JPEGS
+        parameters = [cv2.CAP_PROP_FOURCC, fourcc, cv2.CAP_PROP_CONVERT_RGB, 0 if unconverted else 1]
         with _quiet(cv2):
-            self._capture = cv2.VideoCapture(self._device, cv2.CAP_V4L2, asked)
+            self._capture = cv2.VideoCapture(self._device, cv2.CAP_V4L2, parameters)
             for prop, value in (  # not in the call above: a driver that cannot set a rate would refuse to open
                 (cv2.CAP_PROP_FRAME_WIDTH, config.width_px),
                 (cv2.CAP_PROP_FRAME_HEIGHT, config.height_px),
@@ -79,12 +82,12 @@ class V4l2Camera:
         self.fps = self._capture.get(cv2.CAP_PROP_FPS) or config.fps
         if config.fps and self.fps and abs(self.fps - config.fps) > 0.1 * config.fps:
             name = printable(self.name)
-            log.warning("camera %s: %g frames/s were asked for, the driver gives %g", name, config.fps, self.fps)
+            log.warning("camera %s: %g frames/s were requested, the driver gives %g", name, config.fps, self.fps)
         self.dtype = "uint16" if self._format == "Y16" else "uint8"
         self.channels = 1 if raw or self._wanted.channels == 1 else 3
 
     def read(self, timeout_seconds: float) -> Frame | None:
-        """The next frame, with the driver's capture stamp."""
+        """Return the next frame, with the driver's capture stamp."""
         cv2, capture = self._cv2, self._capture
         if capture is None:
             raise self._gone("it is closed")
@@ -104,11 +107,11 @@ class V4l2Camera:
         return frame
 
     def _decoded(self, capture: Any) -> Image:
-        """The frame that was grabbed.
+        """Decode the grabbed frame.
 
         Raises:
-            BadPictureError: It is damaged: a JPEG cut short, a frame with bytes missing.
-            CameraError: It has another size than the driver granted.
+            BadPictureError: The frame is damaged: a truncated JPEG, missing bytes.
+            CameraError: The frame has another size than the driver granted.
         """
         try:
             good, image = capture.retrieve()
@@ -130,10 +133,10 @@ class V4l2Camera:
             self._capture = None
 
     def _unpacked(self, jpeg: Image) -> Image:
-        """A JPEG's picture. OpenCV's own way repeats the picture before it where one cannot be decoded."""
+        """Decode a JPEG; OpenCV's own conversion repeats the previous picture if one cannot be decoded."""
         packed = jpeg.ravel()
         if END_OF_JPEG not in packed[-PADDING:].tobytes():
-            raise self._damaged("a JPEG that is cut short")
+            raise self._damaged("a truncated JPEG")
         grey = self.channels == 1
         image = self._cv2.imdecode(packed, self._cv2.IMREAD_GRAYSCALE if grey else self._cv2.IMREAD_COLOR)
         if image is None:
@@ -143,7 +146,7 @@ class V4l2Camera:
         return self._convert(image)
 
     def _damaged(self, why: str) -> BadPictureError:
-        return BadPictureError(f"camera {self.name}: a damaged picture ({why})", "a whole one", "check its cable")
+        return BadPictureError(f"camera {self.name}: a damaged picture ({why})", "a complete one", "check its cable")
 
     def _convert(self, image: Image) -> Image:
         if image.ndim == 3 and image.shape[2] == 1:
@@ -156,7 +159,7 @@ class V4l2Camera:
         return converted
 
     def _check_granted(self, fourcc: int, raw: bool) -> None:
-        """Read back what was set: drivers substitute another format without an error."""
+        """Read back the settings: drivers substitute another format without an error."""
         cv2, capture, config = self._cv2, self._capture, self._config
         granted = int(capture.get(cv2.CAP_PROP_FOURCC))
         size = (round(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), round(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)))
@@ -199,7 +202,7 @@ class V4l2Camera:
 
 
 def _without_rows(image: Image, telemetry_rows: int) -> Image:
-    """The picture without rows at its bottom, or its top where their number is negative; memory of its own."""
+    """Copy the picture without rows at its bottom, or at its top if their number is negative."""
     if not telemetry_rows:
         return image
     return (image[:-telemetry_rows] if telemetry_rows > 0 else image[-telemetry_rows:]).copy()
@@ -223,7 +226,7 @@ def _readable(path: Path) -> bool:
 
 @contextmanager
 def _quiet(cv2: Any) -> Iterator[None]:
-    """Keep OpenCV's own warnings off the terminal: what matters is in the CameraError."""
+    """Keep OpenCV's own warnings off the terminal: the CameraError contains what matters."""
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:

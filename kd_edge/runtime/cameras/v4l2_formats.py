@@ -1,6 +1,6 @@
-"""What a V4L2 device can deliver: formats, sizes and rates, asked of its driver by four ioctls.
+"""Query the formats, sizes and rates of a V4L2 device from its driver by four ioctls.
 
-Written out here because the library that does it, linuxpy, is under the GPL. Structures are those of
+Implemented here because the library that does it, linuxpy, is under the GPL. Structures are those of
 ``linux/videodev2.h``, which are the same on every machine.
 """
 
@@ -17,7 +17,7 @@ from kd_edge.errors import CameraError, printable
 from kd_edge.runtime.cameras.modes import Mode, PixelFormat
 
 MOST_FORMATS, MOST_SIZES, MOST_RATES = 64, 64, 32
-"""A driver is asked for no more: one that is broken may never say that it has told all."""
+"""Limits of the enumerations: a broken driver may never end them."""
 
 _QUERYCAP = 0x80685600
 _ENUM_FMT, _ENUM_FRAMESIZES, _ENUM_FRAMEINTERVALS = 0xC0405602, 0xC02C564A, 0xC034564B
@@ -27,10 +27,10 @@ _DISCRETE = 1
 
 
 def formats(device: Path) -> list[PixelFormat]:
-    """What a capture device can deliver, in the driver's order; empty of one that delivers no pictures.
+    """Return the formats of a capture device, in the driver's order; empty if it delivers no pictures.
 
     Raises:
-        CameraError: It cannot be opened or asked.
+        CameraError: The device cannot be opened or queried.
     """
     try:
         with _opened(device) as handle:
@@ -41,7 +41,7 @@ def formats(device: Path) -> list[PixelFormat]:
             return list(_formats(handle))
     except OSError as error:
         raise CameraError(
-            f"{device} does not tell its formats ({error.strerror})", "a V4L2 camera", "is the user in group 'video'?"
+            f"{device} does not report its formats ({error.strerror})", "a V4L2 camera", "is the user in group 'video'?"
         ) from error
 
 
@@ -59,12 +59,12 @@ def _asked(handle: int, request: int, question: bytes) -> bytes:
 
 
 def _answers(handle: int, request: int, size: int, most: int, *following: int) -> Iterator[bytes]:
-    """Answers to a question that begins with an index, until the driver has no more."""
+    """Iterate over the answers to an indexed query, until the driver has no more."""
     for index in range(most):
         question = struct.pack(f"I{len(following)}I", index, *following)
         try:
             yield _asked(handle, request, question.ljust(size, b"\0"))
-        except OSError:  # EINVAL after the last one, ENOTTY of a driver that has no such list
+        except OSError:  # EINVAL after the last one, ENOTTY if the driver has no such list
             return
 
 
@@ -80,7 +80,7 @@ def _modes(handle: int, code: int) -> Iterator[Mode]:
         kind, *numbers = struct.unpack_from("7I", answer, 8)
         if kind == _DISCRETE:
             sizes = [(numbers[0], numbers[1])]
-        else:  # the only answer: least width, largest width, step, least height, largest height, step
+        else:  # the only answer: minimum width, maximum width, step, minimum height, maximum height, step
             sizes = [(numbers[0], numbers[3]), (numbers[1], numbers[4])]
         for size in sizes:
             yield Mode(*size, _rates(handle, code, *size))
@@ -103,5 +103,5 @@ def _fourcc(code: int) -> str:
 
 
 def _text(content: bytes) -> str:
-    """A driver's words, which a USB camera's maker may have chosen."""
+    """Return a driver's text made printable; for a USB camera, its maker may have chosen it."""
     return printable(content.partition(b"\0")[0].decode(errors="replace"))

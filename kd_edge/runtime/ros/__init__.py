@@ -1,4 +1,4 @@
-"""ROS 2: a node that labels, and image topics as cameras. ``rclpy`` is imported when something is used, not before."""
+"""ROS 2: a node that labels, and image topics as cameras. ``rclpy`` is only imported on first use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _HOMES = {
     "TopicCamera": "camera",
     "main": "program",
 }
-"""Public names and the modules they live in."""
+"""Public names and the modules that define them."""
 
 __all__ = ["ActionRecognition", "ImageTopic", "RosClock", "TopicCamera", "main"]
 

@@ -1,4 +1,4 @@
-"""``python -m kd_edge.runtime.ros``: the node, where colcon has not built ``ros2 run kd_edge action_recognition``."""
+"""``python -m kd_edge.runtime.ros``: the node, if colcon has not built ``ros2 run kd_edge action_recognition``."""
 
 import sys
 

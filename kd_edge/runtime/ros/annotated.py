@@ -1,4 +1,4 @@
-"""The picture with its label drawn on it, for RViz and Foxglove; made only while somebody looks."""
+"""Draw the label onto the picture, for RViz and Foxglove; only while there are subscribers."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ COLOURS = {
 }
 """R, G, B of the bar, by state."""
 WIDEST_PX = 640
-"""Wider pictures are made smaller: it is for people to look at."""
+"""Wider pictures are scaled down: they are only for viewing."""
 NARROWEST_PX = 320
-"""Pictures of a thermal array are made larger, so that words fit."""
+"""Narrower pictures, as of thermal arrays, are scaled up so that the text fits."""
 TALLEST_PX = 2 * WIDEST_PX
-"""A line of pixels is not made a picture of gigabytes."""
+"""Height limit, so that a single column of pixels is not scaled up to gigabytes."""
 BAR_PX = 28
 MARGIN_PX = 6
 FONT_SCALE = 0.5
 
 
 def shown(image: Image) -> Uint8:
-    """Any frame as (H, W, 3) uint8 R, G, B of a width at which words can be read.
+    """Convert any frame to (H, W, 3) uint8 R, G, B, at a width at which text is readable.
 
-    16 bits are stretched from their 1st to their 99th percentile.
+    16-bit frames are stretched from their 1st to their 99th percentile.
     """
     cv2: Any = import_extra("cv2", "cpu")
     picture = _stretched(image) if image.dtype == np.uint16 else image.astype(np.uint8)
@@ -57,7 +57,7 @@ def _stretched(image: Image) -> Uint8:
 
 
 def annotated(frame: Frame, prediction: Prediction) -> Uint8:
-    """A frame with a bar below it that says its label, how sure it is, and else its state and why.
+    """Append a bar below a frame with its label and confidence, or its state and the reason.
 
     Returns:
         (H + bar, W, 3) uint8, R, G, B.
@@ -67,15 +67,15 @@ def annotated(frame: Frame, prediction: Prediction) -> Uint8:
     bar: Uint8 = np.zeros((BAR_PX, picture.shape[1], 3), np.uint8)
     colour = COLOURS[prediction.state]
     bar[:, : round(picture.shape[1] * prediction.confidence)] = tuple(c // 3 for c in colour)
-    text = words(prediction).encode("ascii", "replace").decode()  # the font knows no others
+    text = caption(prediction).encode("ascii", "replace").decode()  # the font has no other characters
     (text_px, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, FONT_SCALE, 1)
-    scale = FONT_SCALE * min(1.0, (picture.shape[1] - 2 * MARGIN_PX) / text_px)  # a long name is written smaller
+    scale = FONT_SCALE * min(1.0, (picture.shape[1] - 2 * MARGIN_PX) / text_px)  # long names are drawn smaller
     cv2.putText(bar, text, (MARGIN_PX, BAR_PX - 9), cv2.FONT_HERSHEY_SIMPLEX, scale, colour, 1, cv2.LINE_AA)
     return np.concatenate([picture, bar])
 
 
-def words(prediction: Prediction) -> str:
-    """What is said of a prediction, in a few words."""
+def caption(prediction: Prediction) -> str:
+    """Describe a prediction in a few words."""
     if prediction.label is None:
         return f"{prediction.state.value} {prediction.reason.value}".rstrip()
     why = f" ({prediction.state.value}: {prediction.reason.value})" if prediction.reason else ""
@@ -94,29 +94,29 @@ class AnnotatedImages:
     """The publisher of ``~/annotated``.
 
     Args:
-        node: Its node.
-        fps: Most pictures a second and camera; 0 for none. May be changed at any time.
+        node: The rclpy node.
+        fps: Maximum pictures per second and camera; 0 for none. May be changed at any time.
     """
 
     def __init__(self, node: Any, fps: float) -> None:
         self._node, self.fps, self._kind = node, fps, load("sensor_msgs.msg").Image
         self._publisher = node.create_publisher(self._kind, "~/annotated", 1)
-        self._told_ns: dict[str, int] = {}
+        self._published_ns: dict[str, int] = {}
 
     def is_due(self, source: str, now_ns: int) -> bool:
-        """Whether somebody looks and the last picture of this camera is long enough ago."""
+        """Whether there is a subscriber and the camera's last picture is long enough ago."""
         if self.fps <= 0 or self._publisher.get_subscription_count() == 0:
             return False
-        told_ns = self._told_ns.get(source)
-        return told_ns is None or not 0 <= now_ns - told_ns < 1e9 / self.fps
+        published_ns = self._published_ns.get(source)
+        return published_ns is None or not 0 <= now_ns - published_ns < 1e9 / self.fps
 
     def publish(self, frame: Frame, prediction: Prediction, origin: Origin, now_ns: int) -> None:
         """Draw and publish."""
-        self._told_ns[prediction.source] = now_ns
+        self._published_ns[prediction.source] = now_ns
         message = self._kind()
         set_image(message, annotated(frame, prediction), origin)
         self._publisher.publish(message)
 
     def close(self) -> None:
-        """Take the publisher back."""
+        """Destroy the publisher."""
         self._node.destroy_publisher(self._publisher)

@@ -1,4 +1,4 @@
-"""A topic of images as a camera: inside somebody's node, or with a node of its own (``ros2:/camera/image_raw``)."""
+"""An image topic as a camera: inside an existing node, or with its own node (``ros2:/camera/image_raw``)."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from kd_edge.types import Cause, Frame, Image, Reason
 __all__ = ["Pairing", "RosCamera", "TopicCamera"]
 
 LENS_SECONDS = 0.5
-"""How long the first picture waits for the focal length, where somebody publishes it."""
+"""How long the first picture waits for the focal length, if it is published."""
 _LOOK = "ros2 topic list -t and ros2 topic info -v show who publishes what; kd-edge cameras --ros, too"
 
 
 class TopicCamera:
-    """Images of a topic as frames; see ``Camera``. The topic belongs to whoever made it and stays subscribed.
+    """Images of a topic as frames; see ``Camera``. The caller owns the topic, which stays subscribed.
 
-    A frame's stamp is its header's: ROS time, which is this machine's time of day, or where the stream runs on
-    simulated time a moment of ``RosClock``.
+    A frame's stamp is that of its header: ROS time, which is this machine's time of day, or a time of ``RosClock`` if
+    the stream runs on simulated time.
 
     Args:
-        name: Names the source in predictions.
-        topic: Where the messages come from.
-        config: What the user says about it.
-        wanted: What the model needs; frames that differ are never handed over.
-        patient: Whether it opens before anybody publishes; else the first ``open`` waits for a picture.
-        clock: The stream's.
-        pairing: Shared with the cameras whose frames are to be handed over together with this one's.
-        check: Raises ``CameraError`` of a picture that the model cannot take, whatever its type: then this camera is
-            gone until better ones come, and others go on.
+        name: Source name in predictions.
+        topic: Source of the messages.
+        config: Its configuration.
+        wanted: What the model needs; other frames are never delivered.
+        patient: Whether it opens without a publisher; otherwise the first ``open`` waits for a picture.
+        clock: Clock of the stream.
+        pairing: Shared with the cameras whose frames are delivered together with this camera's.
+        check: Raises ``CameraError`` for a picture that the model cannot use, regardless of its type; this camera then
+            counts as gone until usable pictures arrive, and the others continue.
     """
 
     live = True
@@ -84,11 +84,11 @@ class TopicCamera:
 
     @property
     def on_its_way(self) -> bool:
-        """Whether a frame was read that belongs together with those of other cameras."""
+        """Whether the frame that was read is paired with frames of other cameras."""
         return self._pairing is not None and self._pairing.has_met(self.name)
 
     def open(self) -> None:
-        """Wait for the first picture, which tells dtype and channels; a patient camera does not the first time."""
+        """Wait for the first picture, which determines dtype and channels; a patient camera's first call does not."""
         topic = self._subscribed()
         topic.forget()
         if not self._was_open:
@@ -102,7 +102,7 @@ class TopicCamera:
         self._was_open = self._is_open = True
 
     def read(self, timeout_seconds: float) -> Frame | None:
-        """The newest image that was not read yet."""
+        """Return the next image that was not read yet."""
         if self._pairing is not None:
             self._pairing.forget(self.name)
         if not self._is_open:
@@ -110,7 +110,7 @@ class TopicCamera:
         topic = self._subscribed()
         message = topic.take(timeout_seconds)
         if message is None:
-            if self._stands_still():
+            if self._is_time_paused():
                 return None
             raise self._fault(topic.describe_silence(), "images", _LOOK)
         return self._frame(topic, message)
@@ -123,7 +123,7 @@ class TopicCamera:
             self._pairing.leave(self.name)
 
     def close(self) -> None:
-        """Hand over no more frames; the topic stays subscribed, so that it is known when images come again."""
+        """Deliver no more frames; the topic stays subscribed, so that returning images are noticed."""
         self._is_open = False
         if self._topic is not None:
             self._topic.resume()
@@ -135,12 +135,12 @@ class TopicCamera:
             raise CameraError(f"camera {self.name} is closed", "an open camera", "open it first")
         return self._topic
 
-    def _stands_still(self) -> bool:
-        """Whether simulated time does not go on: no time has passed, so no image is missing."""
+    def _is_time_paused(self) -> bool:
+        """Whether simulated time is paused: no time has passed, so no image is missing."""
         return self._simulated is not None and self._simulated.is_simulated and not self._simulated.is_ticking
 
     def _wait(self, topic: ImageTopic) -> None:
-        """Wait for a picture that can be read, and a little for the lens."""
+        """Wait for a readable picture, and briefly for the focal length."""
         end = time.monotonic() + self._open_seconds
         damage: BadPictureError | None = None
         while (left := end - time.monotonic()) > 0:
@@ -157,13 +157,13 @@ class TopicCamera:
         raise damage or self._fault(topic.describe_silence(), "images", _LOOK)
 
     def _frame(self, topic: ImageTopic, message: Any) -> Frame:
-        """The frame of a message, its header kept."""
+        """Convert a message to a frame and remember its header."""
         image, stamp = self._image(message), message.header.stamp
         stamp_ns = stamp.sec * 1_000_000_000 + stamp.nanosec
         cut = None
         if self._simulated is not None:
             self._simulated.see(stamp_ns)
-            stamp_ns += self._simulated.offset_ns  # before the jumps: no frame passes a jump without its cut
+            stamp_ns += self._simulated.offset_ns  # before the jumps: no frame crosses a jump without its cut
             cut = self._jump(self._simulated)
         frame = Frame(image, stamp_ns, self._count, self.name, cut=cut)
         topic.remember(self._count, message.header)
@@ -173,16 +173,16 @@ class TopicCamera:
         return frame
 
     def _jump(self, clock: RosClock) -> Cause | None:
-        """Whether simulated time went back since the frame before."""
+        """Return the cause if simulated time went back since the previous frame."""
         jumps, self._jumps = self._jumps, clock.jumps
         return None if jumps == self._jumps else Cause(Reason.CLOCK_JUMP, clock.describe_jump())
 
     def _image(self, message: Any) -> Image:
-        """The picture of a message as the model needs it.
+        """Decode a message to a picture for the model.
 
         Raises:
-            BadPictureError: This one is damaged.
-            CameraError: The model can make nothing of any of them.
+            BadPictureError: This picture is damaged.
+            CameraError: The model can use none of the topic's pictures.
         """
         encoding = getattr(message, "encoding", "")
         if encoding in ENCODINGS and ENCODINGS[encoding].order == "metres" and self._wanted.band not in (None, "depth"):
@@ -195,15 +195,15 @@ class TopicCamera:
             raise self._fault(reason(error), "an encoding of images", "have the driver publish another one") from error
         except (ValueError, TypeError, BufferError) as error:
             raise BadPictureError(
-                f"camera {self.name}: {reason(error)}", "a whole picture", "check what publishes it"
+                f"camera {self.name}: {reason(error)}", "a complete picture", "check its publisher"
             ) from error
         return self._suited(image, encoding or message.format)
 
     def _suited(self, image: Image, encoding: str) -> Image:
-        """An image as the model needs it.
+        """Convert an image to what the model needs.
 
         Raises:
-            CameraError: Nothing but inventing would make it so.
+            CameraError: The conversion would have to invent data.
         """
         if image.ndim == 3 and self._wanted.channels == 1:
             self._greying.see(image)
@@ -229,7 +229,7 @@ class TopicCamera:
 
 
 class RosCamera(TopicCamera):
-    """``ros2:TOPIC``: brings a node of its own, which lives while the camera is open; see ``Camera``."""
+    """``ros2:TOPIC``: a topic camera with its own node while it is open; see ``Camera``."""
 
     def __init__(self, name: str, config: CameraConfig, wanted: Wanted, *, clock: Clock = MONOTONIC) -> None:
         super().__init__(name, None, config, wanted, patient=False, clock=clock)
@@ -237,14 +237,14 @@ class RosCamera(TopicCamera):
         self._is_interrupted = False
 
     def open(self) -> None:
-        """Join the graph and wait for the first picture, which tells dtype and channels."""
+        """Join the graph and wait for the first picture, which determines dtype and channels."""
         self._leave()
         config = self._config
         qos = TopicQos(config.reliability or "auto", config.durability or "volatile", config.depth or DEPTH)
         self._session = Session(config.domain)
         try:
             self._topic = ImageTopic(self._session.node, config.target, qos=qos, compressed=config.compressed)
-            if self._is_interrupted:  # while it was made
+            if self._is_interrupted:  # while the topic was created
                 self._topic.interrupt()
             super().open()
         except BaseException:
@@ -272,7 +272,7 @@ class RosCamera(TopicCamera):
 
 
 def _clock_kind(config: CameraConfig, simulated: RosClock | None) -> ClockKind:
-    """What its stamps are of: the time of day, unless time is simulated or the user says otherwise."""
+    """Return the clock of the stamps: by default the time of day, or simulated time."""
     if "clock" in config.model_fields_set and config.clock != "wall":
         return config.clock
     return "wall" if simulated is None else "monotonic"

@@ -1,4 +1,4 @@
-"""ROS time as the clock of a stream: the simulated time of a bag or a simulator, which may stand still or go back."""
+"""ROS time as the clock of a stream: the simulated time of a bag or a simulator, which may pause or go back."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from typing import Any
 from kd_edge.runtime.clock import duration
 
 BACK_NS = 50_000_000
-"""Time that goes back by less is of two messages that overtook each other: it stands still until it has caught up."""
+"""A smaller step back means that two messages overtook each other: the clock pauses until time has caught up."""
 PAUSE_NS = 1_000_000_000
-"""What lies between the times before and after a jump: frames of both can be told apart."""
+"""Gap inserted between the times before and after a jump, so that frames of both can be distinguished."""
 MOST_LAG_NS = 1_000_000_000
-"""How far ``/clock``, which comes some 40 times a real second whatever the rate of a replay, lags behind messages."""
+"""Longest lag of ``/clock``, published about 40 times per real second at any replay rate, behind the messages."""
 STANDSTILL_SECONDS = 0.5
-"""Simulators tell the time many times a second: it has stopped when it did not for so long."""
+"""Simulators publish the time many times a second: without an update for this long it is paused."""
 _NAP_SECONDS = 0.01
 
 
 class RosClock:
     """The ROS time of a node as a ``kd_edge.runtime.clock.Clock``; it never goes back.
 
-    Where ROS time goes back (a bag that is played in a loop), an offset is added from then on: one that leaves
-    ``PAUSE_NS`` between before and after. Stamps of frames are moments of this clock once ``offset_ns`` is added.
+    When ROS time goes back (a bag played in a loop), an offset is added from then on that leaves ``PAUSE_NS`` between
+    the times before and after. Adding ``offset_ns`` to a frame's stamp gives its time by this clock.
 
     Args:
-        node: Of rclpy; with ``use_sim_time`` its time is what comes on ``/clock``.
+        node: An rclpy node; with ``use_sim_time`` its time comes from ``/clock``.
     """
 
     def __init__(self, node: Any) -> None:
         self._clock = node.get_clock()
         self._lock = threading.Lock()
         self._offset_ns = self._jumps = 0
-        self._newest_ns = self._told_ns = self._raw_ns = 0
+        self._newest_ns = self._latest_ns = self._raw_ns = 0
         self._back_ns = 0
         self._changed = time.monotonic()
         self._read()
@@ -45,7 +45,7 @@ class RosClock:
 
     @property
     def is_ticking(self) -> bool:
-        """Whether time goes on: False before the first ``/clock``, and once it has stood still for some seconds."""
+        """Whether time advances: False before the first ``/clock``, and after ``STANDSTILL_SECONDS`` without change."""
         self._read()
         with self._lock:
             return self._raw_ns > 0 and time.monotonic() - self._changed < STANDSTILL_SECONDS
@@ -64,7 +64,7 @@ class RosClock:
 
     @property
     def trouble(self) -> str:
-        """What keeps time from going on, in words; empty where nothing does."""
+        """Why time does not advance, as text; empty if it does."""
         if self.is_ticking:
             return ""
         if self._raw_ns == 0:
@@ -72,15 +72,15 @@ class RosClock:
         return f"simulated time stands still at {self._raw_ns / 1e9:.3f} s"
 
     def now_ns(self) -> int:
-        """This moment: ROS time with the offset, nanoseconds."""
+        """Current ROS time with the offset, nanoseconds."""
         return self._read()
 
     def see(self, stamp_ns: int) -> None:
-        """A message with this stamp is here, so time has come as far, though ``/clock`` may not have said so yet.
+        """Advance to the stamp of a received message, which ``/clock`` may not have reached yet.
 
         Args:
-            stamp_ns: ROS time; one that lies further ahead than ``/clock`` lags is of another clock, or of before a
-                jump, and tells nothing.
+            stamp_ns: ROS time; a stamp further ahead than ``MOST_LAG_NS`` is from another clock or from before a jump,
+                and is ignored.
         """
         self._read()
         with self._lock:
@@ -88,24 +88,24 @@ class RosClock:
                 self._newest_ns = max(self._newest_ns, stamp_ns + self._offset_ns)
 
     def wall_ns(self) -> int:
-        """ROS time, in which header stamps are given, nanoseconds."""
+        """ROS time, the clock of header stamps, nanoseconds."""
         return self._read()
 
     def suspended_ns(self) -> int:
-        """0: ROS time counts a machine's sleep, or stands still with whoever publishes it."""
+        """0: ROS time includes a machine's sleep, or pauses together with its publisher."""
         return 0
 
     def sleep(self, seconds: float) -> None:
-        """Wait until so many seconds of ROS time have passed, at most as long by this machine's clock."""
+        """Wait for ``seconds`` of ROS time, but no longer than that by this machine's clock."""
         until, end_ns = time.monotonic() + seconds, self._read() + round(seconds * 1e9)
         while (left := until - time.monotonic()) > 0 and self._read() < end_ns:
             time.sleep(min(left, _NAP_SECONDS))
 
     def close(self) -> None:
-        """Nothing is held; a second call does nothing."""
+        """Nothing to release."""
 
     def describe_jump(self) -> str:
-        """The last jump, for people."""
+        """Describe the last jump."""
         return f"ROS time went back by {duration(self._back_ns)}"
 
     def _read(self) -> int:
@@ -114,11 +114,11 @@ class RosClock:
             if raw_ns != self._raw_ns:
                 self._raw_ns, self._changed = raw_ns, time.monotonic()
             now_ns = raw_ns + self._offset_ns
-            if self._told_ns - now_ns > BACK_NS:
-                self._back_ns = self._told_ns - now_ns
+            if self._latest_ns - now_ns > BACK_NS:
+                self._back_ns = self._latest_ns - now_ns
                 self._jumps += 1
                 self._offset_ns += self._newest_ns - now_ns + PAUSE_NS
-                now_ns = self._told_ns = raw_ns + self._offset_ns
-            self._told_ns = max(self._told_ns, now_ns)
+                now_ns = self._latest_ns = raw_ns + self._offset_ns
+            self._latest_ns = max(self._latest_ns, now_ns)
             self._newest_ns = max(self._newest_ns, now_ns)
             return self._newest_ns

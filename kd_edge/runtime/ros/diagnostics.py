@@ -1,4 +1,4 @@
-"""What the node says of itself on /diagnostics: a status of its own, and one for each camera."""
+"""Diagnostics of the node on /diagnostics: one status for the node and one for each camera."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ PICTURE = frozenset(
     {Reason.DARK, Reason.SATURATED, Reason.FLAT, Reason.STATIC, Reason.BLURRED, Reason.NOISE, Reason.FROZEN}
     | {Reason.BAD_PICTURE}
 )
-"""Reasons that are the pictures' own."""
+"""Reasons that concern the pictures themselves."""
 EXPECTED = frozenset({Reason.NONE, Reason.START, Reason.RESET, Reason.LOW_CONFIDENCE, Reason.UNFAMILIAR})
-"""Reasons that are no fault of camera or machine: nobody does what the model knows, or the window still fills."""
+"""Reasons without a fault of camera or machine: no known action is performed, or the window is still filling."""
 SILENT = frozenset({Reason.NO_FRAME, Reason.LATE, Reason.SUSPENDED})
-"""Reasons of a stale label that fresh frames end by themselves."""
+"""Reasons for a stale label that end as soon as fresh frames arrive."""
 RATE_FRAMES = 60
-"""Over how many frames the rate is taken."""
+"""Number of frames over which the rate is measured."""
 
 
 class Level(enum.IntEnum):
@@ -35,13 +35,13 @@ class Level(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """One status, as DiagnosticStatus.msg has it.
+    """One status, with the fields of DiagnosticStatus.msg.
 
     Attributes:
-        level: How bad it is.
-        name: Of what.
+        level: Severity.
+        name: Name of the node or camera.
         message: One line.
-        hardware_id: The model.
+        hardware_id: Name of the model.
         values: Figures, by name.
     """
 
@@ -53,7 +53,7 @@ class Status:
 
 
 def level_of(prediction: Prediction) -> Level:
-    """How bad a prediction's state is for whoever looks after the robot."""
+    """Return the severity of a prediction's state for the robot's operator."""
     if prediction.reason in EXPECTED:
         return Level.OK
     if prediction.state is LabelState.STALE:
@@ -62,7 +62,7 @@ def level_of(prediction: Prediction) -> Level:
 
 
 def picture_of(prediction: Prediction) -> str:
-    """What is known of the pictures' health: ``good``, a reason code, or ``not known``."""
+    """Return the health of the pictures: ``good``, a reason code, or ``not known``."""
     if prediction.reason in PICTURE:
         return prediction.reason.value
     return "good" if prediction.index >= 0 else "not known"
@@ -75,14 +75,14 @@ class Rate:
         self._captured_ns: deque[int] = deque(maxlen=RATE_FRAMES)
 
     def see(self, captured_ns: int) -> None:
-        """A frame was labelled."""
+        """Count a labelled frame."""
         if self._captured_ns and captured_ns < self._captured_ns[-1]:
             self._captured_ns.clear()
         if not self._captured_ns or captured_ns > self._captured_ns[-1]:
             self._captured_ns.append(captured_ns)
 
     def fps(self, now_ns: int) -> float:
-        """At this moment: of a camera that has been silent for longer than two of its frames it goes down."""
+        """Return the current rate, which falls once a camera has been silent for more than two frame periods."""
         stamps = tuple(self._captured_ns)
         if len(stamps) < 2:
             return 0.0
@@ -93,15 +93,15 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class TopicFacts:
-    """What is known of an image topic.
+    """State of an image topic.
 
     Attributes:
-        name: Resolved.
-        publishers: How many there are.
-        mismatch: Name of the QoS policy that an offer did not match; None where all match.
-        silence: Why nothing comes, as far as known.
-        received: Messages that came.
-        replaced: Messages that a newer one replaced before they were taken.
+        name: Resolved name.
+        publishers: Number of publishers.
+        mismatch: Name of the QoS policy that an offer does not match; None if all match.
+        silence: Why no message arrives, as far as known.
+        received: Number of messages received.
+        replaced: Number of messages that newer ones replaced before they were taken.
     """
 
     name: str
@@ -114,14 +114,14 @@ class TopicFacts:
 
 @dataclass(frozen=True, slots=True)
 class SourceFacts:
-    """What is known of one camera.
+    """State of one camera.
 
     Attributes:
-        name: Of the source.
-        prediction: The newest one; None before the first.
-        age_ms: How long ago its frame was captured; None before the first.
-        fps: Labels a second.
-        topic: Where it is one.
+        name: Source name.
+        prediction: The newest prediction; None before the first.
+        age_ms: Time since its frame was captured; None before the first.
+        fps: Labels per second.
+        topic: State of its topic; None if it is not a topic.
     """
 
     name: str
@@ -133,20 +133,20 @@ class SourceFacts:
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """What is known of the node.
+    """State of the node.
 
     Attributes:
-        name: Fully qualified.
+        name: Fully qualified name.
         lifecycle: ``unconfigured``, ``inactive``, ``active`` or ``finalized``.
-        fault: What ended it or keeps it from starting, in one line; empty where nothing does.
+        fault: What ended it or keeps it from starting, in one line; empty without a fault.
         model: Name of the model; empty before it is loaded.
-        engine: What runs it.
-        degraded: Why all its labels are degraded; empty where they are not.
-        namesakes: How many other nodes have the same name.
+        engine: Engine that runs the model.
+        degraded: Why all its labels are degraded; empty if they are not.
+        namesakes: Number of other nodes with the same name.
         is_simulated: Whether ``use_sim_time`` is set.
-        standstill: Why simulated time does not go on; empty where it does.
-        statistics: Of the stream; None before the first.
-        waits: How many callers wait for a label.
+        standstill: Why simulated time does not advance; empty if it does.
+        statistics: Statistics of the stream; None before the first stream.
+        waits: Number of callers waiting for a label.
     """
 
     name: str
@@ -163,7 +163,7 @@ class NodeFacts:
 
 
 def node_status(facts: NodeFacts) -> Status:
-    """The status of the node itself; its worst trouble is the message."""
+    """Return the status of the node itself; its most severe problem is the message."""
     level, message = _node_trouble(facts)
     values = {"lifecycle": facts.lifecycle, "model": facts.model, "engine": facts.engine, "degraded": facts.degraded}
     values |= {"other nodes of this name": str(facts.namesakes), "waiting callers": str(facts.waits)}
@@ -195,13 +195,13 @@ def _clock(facts: NodeFacts) -> str:
 
 
 def source_status(node: NodeFacts, facts: SourceFacts) -> Status:
-    """The status of one camera; before its first label, and while the node is not active, there is little to say."""
+    """Return the status of one camera; it is brief before its first label and while the node is not active."""
     prediction, topic = facts.prediction, facts.topic
     mismatch = "" if topic is None or topic.mismatch is None else topic.silence
     if node.lifecycle != "active" or prediction is None:
         level, message = Level.OK, "no label yet" if node.lifecycle == "active" else node.lifecycle
     else:
-        level, message = level_of(prediction), _told(prediction)
+        level, message = level_of(prediction), _summary(prediction)
     if mismatch and (prediction is None or level is not Level.OK):
         level, message = Level.ERROR, message if mismatch in message else f"{message}; {mismatch}"
     values = {} if prediction is None else _prediction_values(prediction, facts)
@@ -209,8 +209,8 @@ def source_status(node: NodeFacts, facts: SourceFacts) -> Status:
     return Status(level, f"{node.name}: {facts.name}", message, node.model, values)
 
 
-def _told(prediction: Prediction) -> str:
-    """``ok: wave``, ``stale (no_frame: no fresh frame for 350 ms)``."""
+def _summary(prediction: Prediction) -> str:
+    """Summarise a prediction: ``ok: wave``, ``stale (no_frame: no fresh frame for 350 ms)``."""
     state = prediction.state.value if prediction.label is None else f"{prediction.state.value}: {prediction.label}"
     return f"{state} ({prediction.reason.value}: {prediction.detail})" if prediction.reason else state
 
@@ -240,21 +240,21 @@ def _topic_values(topic: TopicFacts) -> dict[str, str]:
 
 
 def diagnostic_array(statuses: list[Status], array: Any, status: Any, key_value: Any) -> Any:
-    """Statuses as a ``DiagnosticArray`` whose header is yet to be stamped.
+    """Convert statuses to a ``DiagnosticArray`` with an unstamped header.
 
     Args:
-        statuses: What is to be told.
+        statuses: The statuses to publish.
         array: ``diagnostic_msgs/DiagnosticArray``.
         status: ``diagnostic_msgs/DiagnosticStatus``.
         key_value: ``diagnostic_msgs/KeyValue``.
     """
     message = array()
     for each in statuses:
-        told = status()
-        told.level, told.name, told.message = bytes([each.level]), _clean(each.name), _clean(each.message)
-        told.hardware_id = _clean(each.hardware_id)
-        told.values = [key_value(key=key, value=_clean(value)) for key, value in each.values.items()]
-        message.status.append(told)
+        entry = status()
+        entry.level, entry.name, entry.message = bytes([each.level]), _clean(each.name), _clean(each.message)
+        entry.hardware_id = _clean(each.hardware_id)
+        entry.values = [key_value(key=key, value=_clean(value)) for key, value in each.values.items()]
+        message.status.append(entry)
     return message
 
 

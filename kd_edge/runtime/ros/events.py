@@ -1,4 +1,4 @@
-"""When an action began and when it ended, from the labels of each camera."""
+"""Derive begin and end events of actions from the labels of each camera."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from kd_edge.types import Prediction, Reason
 
 ANOTHER_LABEL = "label"
-"""Why an event ended that another label followed; every other end has the reason code of its prediction."""
+"""Reason of an action's end if another label followed; every other end has the reason code of its prediction."""
 
 
 class EventKind(enum.Enum):
-    """What an event tells."""
+    """Kind of an event."""
 
     BEGAN = "began"
     ENDED = "ended"
@@ -20,16 +20,16 @@ class EventKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An action that began, or ended.
+    """The begin or end of an action.
 
     Attributes:
-        kind: Which of the two.
+        kind: Begin or end.
         source: Name of the camera.
         label: The action.
-        confidence: Of its first label; when it has ended, the highest while it lasted.
+        confidence: Confidence of its first label; at its end, the highest one during the action.
         began_ns: Stamp of the frame that completed its first window.
-        lasted_ns: From that to the frame that ended it, or to the last one before it ran out; 0 at its beginning.
-        reason: Why it ended: ``label`` for another one, or a code of docs/faults.md; empty at its beginning.
+        lasted_ns: Time from then to the frame that ended it, or to the last one before it expired; 0 at its beginning.
+        reason: Why it ended: ``label`` for another label, or a code of docs/faults.md; empty at its beginning.
     """
 
     kind: EventKind
@@ -43,7 +43,7 @@ class Event:
 
 @dataclass(slots=True)
 class _Running:
-    """An action that goes on."""
+    """An action in progress."""
 
     label: str
     began: Prediction
@@ -56,13 +56,13 @@ class _Running:
 
 
 class Events:
-    """Follows the labels of some cameras.
+    """Tracks the labels of several cameras.
 
-    An action begins with a label that is sure enough and goes on as long as the label stays, however sure. It ends with
-    another label, or with a prediction that has none.
+    An action begins with a label of sufficient confidence and continues while the label stays, at any confidence. It
+    ends with another label, or with a prediction without one.
 
     Args:
-        min_confidence: How sure a label must be for an action to begin; may be changed at any time.
+        min_confidence: Confidence at which an action begins; may be changed at any time.
     """
 
     def __init__(self, min_confidence: float = 0.0) -> None:
@@ -70,11 +70,11 @@ class Events:
         self._running: dict[str, _Running] = {}
 
     def see(self, prediction: Prediction, stamp_ns: int) -> list[Event]:
-        """What the newest prediction of a camera begins and ends: at most one end, then at most one beginning.
+        """Return the events of a camera's newest prediction: at most one end, then at most one beginning.
 
         Args:
-            prediction: Of any state.
-            stamp_ns: Stamp of its frame, by the clock that events are told in.
+            prediction: A prediction in any state.
+            stamp_ns: Stamp of its frame, by the clock of the events.
         """
         running, events = self._running.get(prediction.source), []
         if running is not None and prediction.label == running.label:

@@ -1,4 +1,4 @@
-"""Which topics of images there are."""
+"""Find image topics in the ROS 2 graph."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from kd_edge.runtime.ros.qos import Offer, offers
 from kd_edge.runtime.ros.session import Session
 
 LOOK_SECONDS = 1.5
-"""How long a node waits until it knows the others on its network."""
+"""Time for a node to discover the others on its network."""
 SHOWN_TOPICS = 200
 
 
 class FoundTopic(NamedTuple):
-    """A topic of images.
+    """An image topic.
 
     Attributes:
         name: Its full name.
-        type: Of its messages.
-        offers: What its publishers offer.
+        type: Its message type.
+        offers: QoS offers of its publishers.
     """
 
     name: str
@@ -28,19 +28,19 @@ class FoundTopic(NamedTuple):
     offers: tuple[Offer, ...]
 
     def __str__(self) -> str:
-        """For people: ``sensor_msgs/msg/Image, 1 publisher: reliable, volatile``."""
+        """Readable form: ``sensor_msgs/msg/Image, 1 publisher: reliable, volatile``."""
         many = f"{len(self.offers)} publisher{'' if len(self.offers) == 1 else 's'}"
         return f"{self.type}, {many}: {'; '.join(sorted({str(offer) for offer in self.offers}))}"
 
 
 def image_topics(domain: int | None = None) -> list[FoundTopic]:
-    """The topics of images that somebody publishes, at most ``SHOWN_TOPICS``; takes ``LOOK_SECONDS``.
+    """List the image topics that have a publisher, at most ``SHOWN_TOPICS``; takes ``LOOK_SECONDS``.
 
     Args:
         domain: ROS domain id; None: that of the environment.
 
     Raises:
-        ConfigError: ROS 2 is not there or cannot start.
+        ConfigError: ROS 2 is not installed or cannot start.
     """
     session = Session(domain)
     try:

@@ -1,4 +1,4 @@
-"""ROS 2's image messages as pictures; nothing here needs ROS: a message is whatever has its fields."""
+"""Decode ROS 2's image messages; needs no ROS, since any object with the fields of a message will do."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from kd_edge.packages import import_extra
 from kd_edge.types import Image
 
 DEPTH_HEADER = "<i2f"
-"""What ROS's compressedDepth puts before the PNG: a number of its format and how depth was quantised."""
+"""Header of ROS's compressedDepth before the PNG: a format number and the depth quantisation."""
 MILLIMETRES = 1000.0
-"""Depth in metres becomes what the models' data has: whole millimetres, 0 where there is none."""
+"""Depth in metres is converted to whole millimetres as in the models' data, 0 where it is missing."""
 COLOUR, GREY = 3, 1
 
 
@@ -47,11 +47,11 @@ class Compressed(Protocol):
 
 
 class Pixels(NamedTuple):
-    """How an encoding of ``sensor_msgs/msg/Image`` lies in memory.
+    """Memory layout of an encoding of ``sensor_msgs/msg/Image``.
 
     Attributes:
-        dtype: Of a sample, as NumPy's.
-        channels: Samples of a pixel.
+        dtype: NumPy type of a sample.
+        channels: Samples per pixel.
         order: ``grey``, ``rgb``, ``bgr`` or ``metres``.
     """
 
@@ -73,26 +73,26 @@ ENCODINGS = {
     "8UC3": Pixels("u1", 3, "bgr"),
     "bgra8": Pixels("u1", 4, "bgr"),
 }
-"""Encodings that are understood."""
+"""Supported encodings."""
 
 
 class EncodingError(ValueError):
-    """An encoding that is not understood: no other picture of this topic will be, either."""
+    """An unsupported encoding: no other picture of this topic will be readable, either."""
 
 
 def picture(message: Stored) -> Image:
-    """The pixels of an uncompressed image, without the padding of its rows.
+    """Return the pixels of an uncompressed image, without the padding of its rows.
 
     Args:
-        message: A ``sensor_msgs/msg/Image``; nothing of it is believed.
+        message: A ``sensor_msgs/msg/Image``; all of its fields are validated.
 
     Returns:
-        (H, W) or (H, W, 3) in R, G, B order, uint8 or uint16, a copy; depth in metres as millimetres, 0 where there is
-        none.
+        (H, W) or (H, W, 3) in R, G, B order, uint8 or uint16, a copy; depth in metres as millimetres, 0 where it is
+        missing.
 
     Raises:
-        EncodingError: Its encoding is none of ``ENCODINGS``.
-        ValueError: Its size is none, or more than its bytes.
+        EncodingError: Its encoding is not in ``ENCODINGS``.
+        ValueError: Its size is invalid, or larger than its data.
     """
     pixels = ENCODINGS.get(message.encoding)
     if pixels is None:
@@ -108,7 +108,7 @@ def picture(message: Stored) -> Image:
 
 
 def _samples(message: Stored, pixels: Pixels) -> npt.NDArray[Any]:
-    """The samples (H, W, channels) where they lie in the message."""
+    """Return a view (H, W, channels) of the message's samples."""
     check_pixels(message.width, message.height)
     data = np.frombuffer(message.data, np.uint8)
     dtype = np.dtype(pixels.dtype).newbyteorder(">" if message.is_bigendian else "<")
@@ -125,15 +125,15 @@ def _samples(message: Stored, pixels: Pixels) -> npt.NDArray[Any]:
 
 
 def _millimetres(metres: npt.NDArray[Any]) -> Image:
-    """Depth as whole millimetres; what is not finite or not in front of the camera is no depth, 0."""
+    """Convert depth to whole millimetres; values that are not finite or not positive become 0, missing."""
     known = np.isfinite(metres) & (metres > 0)
-    with np.errstate(over="ignore"):  # it is the farthest there is
+    with np.errstate(over="ignore"):  # an overflow becomes the largest distance
         scaled = np.where(known, metres, 0.0) * MILLIMETRES
     return np.minimum(np.rint(scaled), np.iinfo(np.uint16).max).astype(np.uint16)
 
 
 def compressed_picture(message: Compressed) -> Image:
-    """The pixels of a compressed image: JPEG, PNG of 8 or 16 bit, or depth as ``compressedDepth`` packs it.
+    """Decode a compressed image: JPEG, 8- or 16-bit PNG, or ``compressedDepth``.
 
     Args:
         message: A ``sensor_msgs/msg/CompressedImage``.
@@ -142,8 +142,8 @@ def compressed_picture(message: Compressed) -> Image:
         As ``picture``.
 
     Raises:
-        EncodingError: Depth that is packed otherwise than as PNG.
-        ValueError: It cannot be decoded, or is too large.
+        EncodingError: Depth is not packed as PNG.
+        ValueError: The image cannot be decoded, or is too large.
     """
     content = memoryview(message.data).cast("B")
     if len(content) > IMAGE_BYTES:
@@ -156,7 +156,7 @@ def compressed_picture(message: Compressed) -> Image:
 
 
 def _packed_depth(cv2: Any, format_: str, content: memoryview) -> Image:
-    """Depth from a 16 bit PNG behind a header, millimetres, or where the message held metres, their inverse."""
+    """Decode depth from a header and a 16-bit PNG of millimetres or, if the message was in metres, inverse depth."""
     if "rvl" in format_:
         raise EncodingError(f"depth is packed as {format_!r:.40}, not as PNG")
     header = struct.calcsize(DEPTH_HEADER)
@@ -174,7 +174,7 @@ def _packed_depth(cv2: Any, format_: str, content: memoryview) -> Image:
 
 
 def to_grey(image: Image) -> Image:
-    """An image of R, G, B as one of grey; one that is grey as it is."""
+    """Convert an R, G, B image to grey; a grey one is returned unchanged."""
     if image.ndim == 2:
         return image
     cv2 = import_extra("cv2", "cpu")

@@ -1,4 +1,4 @@
-"""The thread in which a node's stream runs."""
+"""The thread that runs a node's stream."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from kd_edge.types import Frame, Prediction
 log = logging.getLogger("kd_edge.runtime")
 
 STOP_SECONDS = 5.0
-"""A thread that hangs in an engine for longer is left behind (it is a daemon)."""
+"""A thread that hangs in an engine for longer is abandoned (it is a daemon)."""
 
 
 class Labelling:
-    """Iterates a stream in a thread of its own, and begins it again where that is asked for.
+    """Iterates a stream in its own thread, and restarts it on request.
 
     Args:
-        make: A stream that was not entered yet.
-        tell: Gets every prediction.
-        begin_again: Asked after each prediction whether to leave the stream and begin another one.
-        over: Told once when the labels have ended by themselves, with what ended them.
+        make: Returns a stream that has not been entered.
+        on_prediction: Called with every prediction.
+        begin_again: Called after each prediction; returns whether to leave the stream and start another one.
+        on_end: Called once when the labels end by themselves, with the error that ended them, if any.
     """
 
     def __init__(
         self,
         make: Callable[[], LabelStream],
-        tell: Callable[[Prediction], None],
+        on_prediction: Callable[[Prediction], None],
         begin_again: Callable[[], bool],
-        over: Callable[[KdEdgeError | None], None],
+        on_end: Callable[[KdEdgeError | None], None],
     ) -> None:
-        self._make, self._tell, self._begin_again, self._over = make, tell, begin_again, over
+        self._make, self._on_prediction, self._begin_again, self._on_end = make, on_prediction, begin_again, on_end
         self._stream = make()
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="kd-edge labels", daemon=True)
 
     def start(self) -> None:
-        """Enter the stream and begin to label.
+        """Enter the stream and start labelling.
 
         Raises:
             KdEdgeError: Model or camera cannot be used; nothing stays open.
@@ -50,10 +50,10 @@ class Labelling:
         self._thread.start()
 
     def stop(self) -> bool:
-        """End, in bounded time.
+        """End in bounded time.
 
         Returns:
-            Whether the thread has ended; one that hangs is left behind.
+            Whether the thread has ended; one that hangs is abandoned.
         """
         with self._lock:
             self._stopping.set()
@@ -63,16 +63,16 @@ class Labelling:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of its cameras, as labels bear them."""
+        """Names of the cameras, as in the labels."""
         return tuple(camera.name for camera in getattr(self._stream, "cameras", ()))
 
     @property
     def statistics(self) -> Statistics:
-        """Of the stream."""
+        """Statistics of the stream."""
         return self._stream.statistics
 
     def frame_of(self, source: str) -> Frame | None:
-        """The frame that was labelled last of a camera."""
+        """Return the frame of a camera that was labelled last."""
         return self._stream.frame_of(source)
 
     def set_max_age_ms(self, max_age_ms: float | None) -> None:
@@ -82,28 +82,28 @@ class Labelling:
     def _run(self) -> None:
         error: KdEdgeError | None = None
         try:
-            while self._labels_till_another():
-                with self._lock:  # a stop meanwhile is meant for the next one, too
+            while self._label_until_restart():
+                with self._lock:  # a stop during this also applies to the next stream
                     if self._stopping.is_set():
                         return
                     self._stream = self._make()
                 self._stream.__enter__()
-        except KdEdgeError as told:
-            error = told
-        except Exception as unexpected:  # must reach whoever looks at the node, not vanish with the thread
-            what = f"{type(unexpected).__name__}: {reason(unexpected)}"
-            error = UnexpectedError(f"labels failed ({what})", "labels", unexpected)
+        except KdEdgeError as expected:
+            error = expected
+        except Exception as unexpected:  # must be reported by the node, not lost with the thread
+            text = f"{type(unexpected).__name__}: {reason(unexpected)}"
+            error = UnexpectedError(f"labels failed ({text})", "labels", unexpected)
             log.error("labels failed here:", exc_info=unexpected)
         if not self._stopping.is_set():
-            self._over(error)
+            self._on_end(error)
 
-    def _labels_till_another(self) -> bool:
-        """Whether another stream is to follow this one, which is left."""
+    def _label_until_restart(self) -> bool:
+        """Iterate the stream, leave it, and return whether another one should follow."""
         try:
-            if self._stopping.is_set():  # while this one was being entered
+            if self._stopping.is_set():  # stopped while the stream was being entered
                 return False
             for prediction in self._stream:
-                self._tell(prediction)
+                self._on_prediction(prediction)
                 if self._begin_again():
                     return True
             return False

@@ -1,4 +1,4 @@
-"""ROS 2's Python packages, imported when they are needed; what is missing is one line. Nothing else imports them."""
+"""Import ROS 2's Python packages on demand, with one-line errors for missing ones; no other module imports them."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from types import ModuleType
 from kd_edge.errors import ConfigError, reason
 
 MOST_DOMAIN = 232
-"""Beyond this domain id there are no ports left."""
+"""Largest domain id; there are no ports for larger ones."""
 WHEELS = "ros-kilted-rclpy ros-kilted-rmw-fastrtps-cpp ros-kilted-sensor-msgs ros-kilted-std-msgs"
 _SOURCE = "source /opt/ros/$ROS_DISTRO/setup.bash"
 _MIDDLEWARE = "rmw_fastrtps_cpp"
 _OTHER_PYTHON = ("_rclpy_pybind11", "_rclpy")
-"""What ``rclpy`` misses where it was built for another Python."""
+"""Modules that ``rclpy`` fails to find if it was built for another Python."""
 
 
 def load(module: str = "rclpy") -> ModuleType:
     """Import a module of ROS 2: ``rclpy.qos``, ``sensor_msgs.msg``.
 
     Raises:
-        ConfigError: It is absent, was built for another Python, or lacks its middleware.
+        ConfigError: The module is missing, was built for another Python, or lacks its middleware.
     """
     if "rclpy" not in sys.modules:
         _check_middleware()
@@ -37,10 +37,10 @@ def check_domain(domain: int | None) -> None:
     """Refuse a domain id that ROS would misunderstand or open no port for.
 
     Args:
-        domain: None means that of the environment.
+        domain: Domain id; None: that of the environment.
 
     Raises:
-        ConfigError: It is no whole number from 0 to ``MOST_DOMAIN``.
+        ConfigError: It is not a whole number from 0 to ``MOST_DOMAIN``.
     """
     text = os.environ.get("ROS_DOMAIN_ID", "") if domain is None else str(domain)
     if text and not (text.isdecimal() and int(text) <= MOST_DOMAIN):
@@ -49,12 +49,12 @@ def check_domain(domain: int | None) -> None:
 
 
 def start_fault(error: BaseException) -> ConfigError:
-    """Why ROS cannot be started, from what it says."""
+    """Translate an error that keeps ROS from starting."""
     return _fault("rclpy", error)
 
 
 def _check_middleware() -> None:
-    """Refuse a middleware that is not there: ROS would end the whole program.
+    """Refuse a missing middleware, for which ROS would end the whole program.
 
     Raises:
         ConfigError: ``RMW_IMPLEMENTATION`` names one that is not installed.
@@ -78,19 +78,19 @@ def _no_middleware(found: str) -> ConfigError:
 
 
 def _fault(module: str, error: BaseException) -> ConfigError:
-    """One line for what keeps a module of ROS from being imported or started."""
+    """Translate an error that keeps a ROS module from being imported or started."""
     text, package = str(error), module.partition(".")[0]
     python = ".".join(map(str, sys.version_info[:2]))
     if isinstance(error, ModuleNotFoundError) and (error.name or "").rpartition(".")[2] in _OTHER_PYTHON:
         return ConfigError(
-            f"rclpy was built for another Python than this one ({python})",
+            f"rclpy was built for a different Python than this one ({python})",
             "the Python of the ROS 2 release",
             "run kd-edge with the system's python3 (a virtual environment of it with --system-site-packages), or use "
             f"another environment: pip install {WHEELS}",
         )
     if isinstance(error, ModuleNotFoundError) and error.name == package:
         return ConfigError(
-            f"ROS 2's Python package '{package}' is not there",
+            f"ROS 2's Python package '{package}' is not installed",
             "a sourced ROS 2, or its wheels",
             f"{_SOURCE}, or pip install {_wheels(package)}",
         )

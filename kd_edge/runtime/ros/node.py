@@ -1,4 +1,4 @@
-"""The node ``action_recognition``: live labels inside a robot's own graph of ROS 2."""
+"""The node ``action_recognition``: live labels in a robot's own ROS 2 graph."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAME = "action_recognition"
 
 
 def _lifecycle_node() -> type:
-    """The lifecycle node of rclpy; where there is no ROS this module can be read, and the node not be made."""
+    """Return rclpy's lifecycle node; without ROS, a stand-in with which this module can at least be imported."""
     try:
         return cast("type", load("rclpy.lifecycle").LifecycleNode)
     except ConfigError:
@@ -31,32 +31,32 @@ def _lifecycle_node() -> type:
 
 
 class ActionRecognition(_lifecycle_node()):  # type: ignore[misc]
-    """Labels image topics, or a camera of kd-edge's own, and publishes labels, events and diagnostics.
+    """Labels image topics, or kd-edge's own camera, and publishes labels, events and diagnostics.
 
-    A lifecycle node: ``configure`` loads the model, subscribes and makes publishers; ``activate`` begins to label;
-    ``deactivate`` ends that; ``cleanup`` gives everything back. With the parameter ``autostart`` it configures and
-    activates itself. In a program of one's own: ``executor.add_node(ActionRecognition(namespace="left"))``.
+    A lifecycle node: ``configure`` loads the model, subscribes and creates publishers; ``activate`` starts labelling;
+    ``deactivate`` stops it; ``cleanup`` releases everything. With the parameter ``autostart`` it configures and
+    activates itself. In your own program: ``executor.add_node(ActionRecognition(namespace="left"))``.
 
     Args:
-        node_name: Of the node.
-        options: What rclpy's ``Node`` takes besides: ``namespace``, ``parameter_overrides``, ``context``, ...
+        node_name: Name of the node.
+        options: Further arguments of rclpy's ``Node``: ``namespace``, ``parameter_overrides``, ``context``, ...
 
     Attributes:
-        fault: What keeps it from labelling, in one line; empty where nothing does.
-        over: Set when it has started by itself and labels can come no more.
-        exit_code: What a program that runs only this node is to end with, once it is over.
+        fault: What keeps it from labelling, in one line; empty without a fault.
+        over: Set when it has started by itself and no more labels can follow.
+        exit_code: Exit code for a program that runs only this node, once it is over.
 
     Raises:
-        ConfigError: ROS 2 is not there, or lacks something.
+        ConfigError: ROS 2 is not installed, or a part of it is missing.
     """
 
-    # Names of its own begin with two underscores: rclpy's Node has many with one, others in each release.
+    # Private names begin with two underscores: rclpy's Node has many with one, different ones in each release.
 
     def __init__(self, node_name: str = NAME, **options: Any) -> None:
         self.__returns = load("rclpy.lifecycle").TransitionCallbackReturn
         self.fault, self.exit_code, self.over = "", 0, threading.Event()
         self.__lifecycle, self.__work, self.__namesakes = "unconfigured", cast("Work | None", None), 0
-        self.__wrong: dict[str, ConfigError] = {}  # of parameters that were given and cannot be
+        self.__wrong: dict[str, ConfigError] = {}  # errors of parameters with invalid values
         self.__is_declared = False
         self.__ended: list[KdEdgeError | None] = []
         super().__init__(node_name, **options)
@@ -66,63 +66,63 @@ class ActionRecognition(_lifecycle_node()):  # type: ignore[misc]
         self.__kinds = load("diagnostic_msgs.msg")
         self.__diagnostics = self.create_publisher(self.__kinds.DiagnosticArray, "/diagnostics", 10)
         clock = load("rclpy.clock")
-        self.__steady = clock.Clock(clock_type=clock.ClockType.STEADY_TIME)  # simulated time may stand still
+        self.__steady = clock.Clock(clock_type=clock.ClockType.STEADY_TIME)  # simulated time may pause
         self.__ticker = self.__ticking()
         self.__over_guard = self.create_guard_condition(self.__deactivate_itself)
         self.__start = self.create_timer(0.0, self.__start_itself, clock=self.__steady)
         self.context.on_shutdown(self.__context_gone)
 
-    # What a lifecycle manager asks for
+    # Lifecycle transitions
 
     def on_configure(self, state: Any) -> Any:
-        """Load the model, subscribe, make publishers."""
+        """Load the model, subscribe, create publishers."""
         return self.__transition("configured", self.__configure, "inactive")
 
     def on_activate(self, state: Any) -> Any:
-        """Begin to label."""
-        told = self.__transition("activated", self.__activate, "active")
-        if self.__ended:  # meanwhile: it was too early to deactivate then
+        """Start labelling."""
+        result = self.__transition("activated", self.__activate, "active")
+        if self.__ended:  # during the transition, when it was too early to deactivate
             self.__over_guard.trigger()
-        return told
+        return result
 
     def on_deactivate(self, state: Any) -> Any:
-        """End labelling; a last label of each camera says that there are no more."""
+        """Stop labelling; a last label of each camera reports that no more will follow."""
         return self.__transition("deactivated", lambda: self.__configured.stop(), "inactive")
 
     def on_cleanup(self, state: Any) -> Any:
-        """Give everything back."""
+        """Release everything."""
         return self.__transition("cleaned up", self.__close, "unconfigured")
 
     def on_shutdown(self, state: Any) -> Any:
-        """Give everything back, from any state, for good."""
+        """Release everything for good, from any state."""
         return self.__transition("shut down", self.__close, "finalized")
 
     def on_error(self, state: Any) -> Any:
-        """After what was not foreseen: give everything back and be unconfigured again."""
-        with suppress(Exception):  # it was told already
+        """Release everything after an unexpected error and return to unconfigured."""
+        with suppress(Exception):  # the error was reported already
             self.__close()
         self.__lifecycle = "unconfigured"
         return self.__returns.SUCCESS
 
     def destroy_node(self) -> Any:
-        """Stop everything, whatever the state; no thread is left."""
-        with suppress(Exception):  # nobody is left to be told
+        """Stop everything, from any state; no thread is left running."""
+        with suppress(Exception):  # there is no one left to report to
             self.__close()
         if self.__waiting is not None:
             self.__waiting.destroy()
             self.__waiting = None
         return super().destroy_node()
 
-    # Transitions
+    # Carrying out transitions
 
-    def __transition(self, done: str, do: Callable[[], None], state: str) -> Any:
-        """Do what a transition asks; a fault is one line in the log and in the diagnostics, and no change of state."""
+    def __transition(self, done: str, action: Callable[[], None], state: str) -> Any:
+        """Run a transition; a fault is logged in one line, shown in the diagnostics, and does not change the state."""
         try:
-            do()
+            action()
         except KdEdgeError as error:
             self.__fail(f"not {done}: {error}", error.exit_code)
             return self.__returns.FAILURE
-        except Exception as error:  # rclpy would not tell
+        except Exception as error:  # rclpy would not report it
             log.error("not %s, here:", done, exc_info=True)
             self.__fail(printable(f"not {done}: {type(error).__name__}: {reason(error)}"), 1)
             return self.__returns.ERROR
@@ -138,17 +138,18 @@ class ActionRecognition(_lifecycle_node()):  # type: ignore[misc]
     def __configure(self) -> None:
         if self.__wrong:
             raise next(iter(self.__wrong.values()))
-        told = Parameters.of({each.name: self.__value(each.name) for each in PARAMETERS})
-        self.__work = Work(self, told, self.__value, self.__messages, self.__waiting, self.__report, self.__labels_over)
+        values = Parameters.of({each.name: self.__value(each.name) for each in PARAMETERS})
+        messages, waiting = self.__messages, self.__waiting
+        self.__work = Work(self, values, self.__value, messages, waiting, self.__report, self.__labels_over)
 
     def __activate(self) -> None:
-        self.__ended.clear()  # what ended labels before
+        self.__ended.clear()  # left over from earlier labels
         self.__configured.start()
 
     @property
     def __configured(self) -> Work:
         if self.__work is None:
-            raise ConfigError("the node is not configured", "one that is", "configure it first")
+            raise ConfigError("the node is not configured", "a configured node", "configure it first")
         return self.__work
 
     def __close(self) -> None:
@@ -157,16 +158,16 @@ class ActionRecognition(_lifecycle_node()):  # type: ignore[misc]
             work.close()
 
     def __context_gone(self) -> None:
-        """ROS was shut down by somebody else: nothing can be published any more, and no thread is to be left."""
+        """Stop the threads when ROS is shut down from elsewhere; nothing can be published any more."""
         if self.__work is not None:
-            with suppress(Exception):  # nobody is left to be told
-                self.__work.stop(tell=False)
+            with suppress(Exception):  # there is no one left to report to
+                self.__work.stop(publish_last=False)
         self.over.set()
 
-    # Starting and ending by itself
+    # Autostart and the end of the labels
 
     def __start_itself(self) -> None:
-        """Once, as soon as an executor serves the node."""
+        """Autostart once, as soon as an executor serves the node."""
         self.destroy_timer(self.__start)
         if not self.__value("autostart") or self.__lifecycle != "unconfigured":
             return
@@ -175,7 +176,7 @@ class ActionRecognition(_lifecycle_node()):  # type: ignore[misc]
             self.over.set()
 
     def __labels_over(self, error: KdEdgeError | None) -> None:
-        """From the stream's thread: no label comes any more; what follows is the executor's."""
+        """Handle the end of the labels, in the stream's thread; the executor does the rest."""
         self.__ended.append(error)
         with suppress(Exception):  # ROS may be gone
             self.__over_guard.trigger()
@@ -195,10 +196,10 @@ class ActionRecognition(_lifecycle_node()):  # type: ignore[misc]
     def __wait_server(self) -> WaitServer | None:
         if not self.__messages.are_typed:
             return None
-        return WaitServer(self, self.__messages, self.__held, self.__label_message)
+        return WaitServer(self, self.__messages, self.__valid_predictions, self.__label_message)
 
-    def __held(self) -> Sequence[Prediction]:
-        return () if self.__work is None else self.__work.held()
+    def __valid_predictions(self) -> Sequence[Prediction]:
+        return () if self.__work is None else self.__work.valid_predictions()
 
     def __label_message(self, prediction: Prediction) -> Any:
         return self.__messages.label() if self.__work is None else self.__work.label_message(prediction)
@@ -209,7 +210,7 @@ class ActionRecognition(_lifecycle_node()):  # type: ignore[misc]
         return self.create_timer(self.__value("diagnostics_period_s"), self.__tick, clock=self.__steady)
 
     def __tick(self) -> None:
-        """Once in a period: look at the graph, and say how things are."""
+        """Check the graph and publish diagnostics, once per period."""
         self.__see_namesakes()
         if self.__work is not None:
             self.__work.look()
@@ -229,8 +230,8 @@ class ActionRecognition(_lifecycle_node()):  # type: ignore[misc]
         self.__namesakes = namesakes
 
     def __report(self) -> None:
-        """Publish diagnostics: once in a period, and at once where a state has changed."""
-        ros = self.context.handle  # not context.ok(): its lock is held by whoever shuts ROS down and waits for us
+        """Publish diagnostics: once per period, and immediately after a change of state."""
+        ros = self.context.handle  # not context.ok(): a thread that shuts ROS down holds its lock and waits for us
         if ros is None or not ros.ok():
             return
         kinds = self.__kinds
@@ -251,40 +252,40 @@ class ActionRecognition(_lifecycle_node()):  # type: ignore[misc]
         return self.get_parameter(name).value
 
     def __declare(self) -> None:
-        """Declare all parameters; one that was given and cannot be has its default, and configuring fails with it."""
-        self.add_on_set_parameters_callback(self.__judge)
+        """Declare all parameters; one with an invalid value gets its default, and configuring fails with its error."""
+        self.add_on_set_parameters_callback(self.__check_parameters)
         for each in PARAMETERS:
             default, descriptor = list(each.default) if each.kind == "strs" else each.default, _descriptor(each)
             try:
                 self.declare_parameter(each.name, default, descriptor)
-            except Exception as error:  # rclpy's own, of the type or the range of what was given
+            except Exception as error:  # rclpy's own, for a wrong type or range
                 self.__wrong[each.name] = self.__fault_of(each, error)
                 self.declare_parameter(each.name, default, descriptor, ignore_override=True)
         self.__is_declared = True
         for name in self.__given():
             hint = did_you_mean(name, BY_NAME)
-            if hint and not self.has_parameter(name):  # what is like none of them is another node's
-                self.get_logger().warning(printable(f"parameter {name} is none of this node's{hint}"))
+            if hint and not self.has_parameter(name):  # a name unlike all of them is another node's
+                self.get_logger().warning(printable(f"parameter {name} is not one of this node's{hint}"))
 
     def __given(self) -> dict[str, Any]:
-        """Parameters of the command line, files and launch; rclpy does not say which of them nobody declares."""
+        """Parameters from the command line, files and launch; rclpy does not report undeclared ones."""
         return dict(getattr(self, "_parameter_overrides", {}))
 
     def __fault_of(self, parameter: Parameter, error: Exception) -> ConfigError:
-        """Why what was given of a parameter cannot be, in the words of ``ros2 param set``."""
+        """Return why a parameter's given value is invalid, worded as for ``ros2 param set``."""
         given = self.__given().get(parameter.name)
-        told = "" if given is None else refusal(parameter.name, given.value, is_configured=False, is_started=False)
-        found, _, expected = told.rpartition(". Expected ")
+        refused = "" if given is None else refusal(parameter.name, given.value, is_configured=False, is_started=False)
+        found, _, expected = refused.rpartition(". Expected ")
         return ConfigError(
             found or printable(f"parameter {parameter.name}: {reason(error)}"),
             expected if found else "a value it can have",
             "correct it, or leave it out",
         )
 
-    def __judge(self, parameters: list[Any]) -> Any:
-        """Whether parameters may be set now, all or none."""
-        told = {"is_configured": self.__work is not None, "is_started": self.__is_declared}
-        refused = [why for each in parameters if (why := refusal(each.name, each.value, **told))]
+    def __check_parameters(self, parameters: list[Any]) -> Any:
+        """Return whether parameters may be set now, all or none."""
+        state = {"is_configured": self.__work is not None, "is_started": self.__is_declared}
+        refused = [why for each in parameters if (why := refusal(each.name, each.value, **state))]
         if self.__is_declared and not refused:
             for each in parameters:
                 self.__wrong.pop(each.name, None)
@@ -293,7 +294,7 @@ class ActionRecognition(_lifecycle_node()):  # type: ignore[misc]
 
 
 def _descriptor(parameter: Parameter) -> Any:
-    """What tools such as rqt show of a parameter."""
+    """Describe a parameter for tools such as rqt."""
     messages = load("rcl_interfaces.msg")
     made = messages.ParameterDescriptor(name=parameter.name, description=parameter.description)
     if parameter.choices:

@@ -1,4 +1,4 @@
-"""Labels and events as messages: kd_edge_msgs or else JSON, and vision_msgs where it is built."""
+"""Publish labels and events: as kd_edge_msgs or JSON, and as vision_msgs if available."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ KINDS = {EventKind.BEGAN: 0, EventKind.ENDED: 1}
 """``kind`` of ActionEvent.msg."""
 LONGEST_TEXT = 2000
 ARRIVAL_SECONDS = 0.5
-"""How long what was published last may take to arrive before its publishers go: a process that ends takes it away."""
+"""Time for the last messages to arrive before their publishers are destroyed; they are lost if the process ends."""
 _MOST_SECONDS = 2**31 - 1
 
 
 class Origin(NamedTuple):
-    """Where the frame of a label comes from, as its header says.
+    """Origin of a label's frame, for the header.
 
     Attributes:
-        stamp_ns: Its stamp as it came, nanoseconds of ROS time.
+        stamp_ns: Its stamp as received, nanoseconds of ROS time.
         frame_id: The coordinate frame.
-        captured_ns: When it was captured by ROS time, where the stamp is of another clock; None: the stamp says it.
+        captured_ns: Capture time by ROS time if the stamp is from another clock; None: ``stamp_ns``.
     """
 
     stamp_ns: int
@@ -48,13 +48,13 @@ class Origin(NamedTuple):
 
 
 def valid_until_ns(prediction: Prediction, origin: Origin) -> int:
-    """Until when a label may be acted on, by ROS time: a stamp of another clock that is ahead must not prolong it."""
+    """Until when a label may be acted on, by ROS time; a stamp from a clock that is ahead does not prolong it."""
     captured_ns = origin.stamp_ns if origin.captured_ns is None else origin.captured_ns
     return captured_ns + (prediction.valid_until_ns - prediction.captured_ns)
 
 
 def set_time(message: Any, ns: int) -> None:
-    """Write nanoseconds into a ``Time`` or ``Duration``, which end in 2038."""
+    """Write nanoseconds into a ``Time`` or ``Duration``, limited to their range (until 2038)."""
     sec, message.nanosec = divmod(ns, 1_000_000_000)
     message.sec = max(-_MOST_SECONDS, min(sec, _MOST_SECONDS))
 
@@ -83,7 +83,7 @@ def set_label(message: Any, prediction: Prediction, origin: Origin) -> None:
 
 
 def set_event(message: Any, event: Event, origin: Origin) -> None:
-    """Write an event into an ``ActionEvent``; the header is of the frame that began or ended it."""
+    """Write an event into an ``ActionEvent``; the header is that of the frame that began or ended the action."""
     set_header(message.header, origin)
     message.source = _text(event.source)
     message.kind = KINDS[event.kind]
@@ -99,14 +99,14 @@ def set_classification(
 ) -> None:
     """Write a prediction into a ``vision_msgs/Classification``: every class, the most probable one first.
 
-    It has no results where there is no label to act on: that message knows no states.
+    It has no results if there is no label to act on, because the message has no field for states.
 
     Args:
-        message: To write into.
+        message: Message to fill.
         hypothesis: ``vision_msgs/ObjectHypothesis``.
-        prediction: What is to be told.
-        origin: Of its frame.
-        labels: Of the model.
+        prediction: The prediction.
+        origin: Origin of its frame.
+        labels: Labels of the model.
     """
     set_header(message.header, origin)
     results = []
@@ -118,7 +118,7 @@ def set_classification(
 
 
 def label_json(prediction: Prediction, origin: Origin) -> str:
-    """A prediction as JSON with the fields of ``ActionLabel``; the state is a word, what is not known null."""
+    """Convert a prediction to JSON with the fields of ``ActionLabel``; the state is a word, unknown values are null."""
     has_window = prediction.index >= 0
     plain = prediction.as_dict()
     return _json(
@@ -140,7 +140,7 @@ def label_json(prediction: Prediction, origin: Origin) -> str:
 
 
 def event_json(event: Event, origin: Origin) -> str:
-    """An event as JSON with the fields of ``ActionEvent``; the kind is a word."""
+    """Convert an event to JSON with the fields of ``ActionEvent``; the kind is a word."""
     return _json(
         {
             "header": _header(origin),
@@ -169,31 +169,31 @@ def _time(ns: int) -> dict[str, int]:
 
 
 def _single(value: float) -> float:
-    """A number that a float32 can hold."""
+    """Limit a number to the range of float32."""
     return max(-3.4e38, min(float(value), 3.4e38)) if math.isfinite(value) else value
 
 
 def _text(text: str) -> str:
-    """What a message can hold: UTF-8 without a NUL, of a bounded length."""
+    """Make a text valid for a message: UTF-8 without NUL, of limited length."""
     return text[:LONGEST_TEXT].replace("\0", "?").encode("utf-8", "replace").decode("utf-8")
 
 
 class Changes:
-    """Which predictions are published where only changes are.
+    """Selects the predictions to publish if only changes are published.
 
-    A label that goes on is told again before the last one published has lost half of its time: whoever has one may
+    A label that persists is published again once half of the last one's validity has passed, because subscribers may
     act on it until ``valid_until``.
     """
 
     def __init__(self) -> None:
-        self._told: dict[str, Prediction] = {}
+        self._published: dict[str, Prediction] = {}
 
     def is_due(self, prediction: Prediction) -> bool:
-        """Whether this one is worth telling; then it counts as told."""
-        told = self._told.get(prediction.source)
-        is_due = told is None or _content(told) != _content(prediction) or _is_half_over(told, prediction.captured_ns)
+        """Whether to publish this prediction; it then counts as published."""
+        last = self._published.get(prediction.source)
+        is_due = last is None or _content(last) != _content(prediction) or _is_half_over(last, prediction.captured_ns)
         if is_due:
-            self._told[prediction.source] = prediction
+            self._published[prediction.source] = prediction
         return is_due
 
 
@@ -201,19 +201,19 @@ def _content(prediction: Prediction) -> tuple[object, ...]:
     return prediction.label, prediction.state, prediction.reason
 
 
-def _is_half_over(told: Prediction, now_ns: int) -> bool:
-    return told.label is not None and 2 * (now_ns - told.captured_ns) >= told.valid_until_ns - told.captured_ns
+def _is_half_over(last: Prediction, now_ns: int) -> bool:
+    return last.label is not None and 2 * (now_ns - last.captured_ns) >= last.valid_until_ns - last.captured_ns
 
 
 @dataclass(frozen=True, slots=True)
 class Messages:
-    """The message types that are built on this machine; None for those that are not.
+    """Message types available on this machine; None for those that are not built.
 
     Attributes:
         label: ``kd_edge_msgs/ActionLabel``.
         event: ``kd_edge_msgs/ActionEvent``.
         service: ``kd_edge_msgs/WaitForLabel``, the service.
-        action: The action of the same name.
+        action: ``kd_edge_msgs/WaitForLabel``, the action.
         classification: ``vision_msgs/Classification``.
         hypothesis: ``vision_msgs/ObjectHypothesis``.
     """
@@ -227,7 +227,7 @@ class Messages:
 
     @classmethod
     def built(cls) -> Messages:
-        """What can be imported here."""
+        """Import the message types that are available."""
         return cls(
             _built("kd_edge_msgs.msg", "ActionLabel"),
             _built("kd_edge_msgs.msg", "ActionEvent"),
@@ -239,12 +239,12 @@ class Messages:
 
     @property
     def are_typed(self) -> bool:
-        """Whether kd_edge_msgs is there as a whole."""
+        """Whether kd_edge_msgs is completely available."""
         return None not in (self.label, self.event, self.service, self.action)
 
 
 def _built(package: str, name: str) -> Any:
-    """A message type; None where its package, or what it needs of it, is not built here."""
+    """Import a message type; None if its package, or the type in it, is not built here."""
     try:
         return getattr(import_module(package), name, None)
     except (ImportError, OSError):
@@ -255,10 +255,10 @@ class Outputs:
     """The publishers of labels and events of one node.
 
     Args:
-        node: Theirs.
-        parameters: Of the node.
-        messages: What is built here.
-        labels: Of the model.
+        node: The rclpy node.
+        parameters: Parameters of the node.
+        messages: The available message types.
+        labels: Labels of the model.
     """
 
     def __init__(self, node: Any, parameters: Parameters, messages: Messages, labels: Sequence[str]) -> None:
@@ -267,7 +267,7 @@ class Outputs:
         self._node, self._messages, self._labels = node, messages, labels
         self._publishers: list[Any] = []
         reliable = qos.ReliabilityPolicy.RELIABLE
-        # Whoever comes late, and asks for it, gets the last labels: each says until when it may be acted on.
+        # Late subscribers that request it receive the last labels, each of which has its valid_until.
         kept = qos.QoSProfile(depth=10, reliability=reliable, durability=qos.DurabilityPolicy.TRANSIENT_LOCAL)
         passing = qos.QoSProfile(depth=100, reliability=reliable)
         has_json = parameters.json == "always" or (parameters.json == "auto" and not messages.are_typed)
@@ -295,7 +295,7 @@ class Outputs:
             self._label_json.publish(self._string(data=label_json(prediction, origin)))
 
     def label_message(self, prediction: Prediction, origin: Origin) -> Any:
-        """A prediction as ``ActionLabel``."""
+        """Convert a prediction to ``ActionLabel``."""
         message = self._messages.label()
         set_label(message, prediction, origin)
         return message
@@ -310,7 +310,7 @@ class Outputs:
             self._event_json.publish(self._string(data=event_json(event, origin)))
 
     def close(self) -> None:
-        """Take the publishers back, once what was published last has arrived, or could have."""
+        """Destroy the publishers after the last messages have arrived, or ``ARRIVAL_SECONDS`` later."""
         end = time.monotonic() + ARRIVAL_SECONDS
         duration = load("rclpy.duration").Duration
         for publisher in self._publishers:

@@ -1,4 +1,4 @@
-"""Frames of several cameras whose stamps are nearly the same, handed over at the same time."""
+"""Deliver frames of several cameras with nearly equal stamps at the same time."""
 
 from __future__ import annotations
 
@@ -6,43 +6,43 @@ import threading
 import time
 
 ABSENT_SECONDS = 1.0
-"""A camera that gave no frame for longer is not waited for."""
+"""A camera without a frame for longer is not waited for."""
 TRANSPORT_SECONDS = 0.03
-"""How much later than another one a frame of the same moment may come."""
+"""How much later than another one a frame of the same moment may arrive."""
 
 
 class Pairing:
-    """Holds a frame back until those of the other cameras are there whose stamps lie within a slop; not for long.
+    """Holds a frame back for a short time until the other cameras' frames with stamps within a slop have arrived.
 
     Args:
-        slop_ns: How far the stamps of frames lie apart at most that belong together.
-        longest_seconds: How long a frame is held back at most; None: the slop and ``TRANSPORT_SECONDS``.
+        slop_ns: Largest difference between the stamps of paired frames.
+        longest_seconds: Longest time that a frame is held back; None: the slop plus ``TRANSPORT_SECONDS``.
 
     Attributes:
-        paired: How many groups of frames were handed over together.
+        paired: Number of groups of frames delivered together.
     """
 
     def __init__(self, slop_ns: int, longest_seconds: float | None = None) -> None:
         self._slop_ns = slop_ns
         self._longest_seconds = slop_ns / 1e9 + TRANSPORT_SECONDS if longest_seconds is None else longest_seconds
         self._changed = threading.Condition()
-        self._seen: dict[str, float] = {}  # when each camera had a frame last
+        self._seen: dict[str, float] = {}  # time of each camera's last frame
         self._waiting: dict[str, int] = {}  # stamps of frames that are held back
-        self._met: set[str] = set()  # cameras whose frame's partners are there, too
+        self._met: set[str] = set()  # cameras whose frame has all its partners
         self.paired = 0
 
     def join(self, camera: str) -> None:
-        """Take part from now on."""
+        """Add a camera."""
         with self._changed:
             self._seen[camera] = -ABSENT_SECONDS
 
     def seen(self, camera: str) -> None:
-        """It gives frames: others wait for it."""
+        """Record that a camera delivers frames, so that the others wait for it."""
         with self._changed:
             self._seen[camera] = time.monotonic()
 
     def leave(self, camera: str) -> None:
-        """Take part no more; nobody waits for it."""
+        """Remove a camera; the others no longer wait for it."""
         with self._changed:
             self._seen.pop(camera, None)
             self._waiting.pop(camera, None)
@@ -51,16 +51,16 @@ class Pairing:
             self._changed.notify_all()
 
     def has_met(self, camera: str) -> bool:
-        """Whether a camera's last frame was handed over together with others."""
+        """Whether a camera's last frame was delivered together with others."""
         return camera in self._met
 
     def forget(self, camera: str) -> None:
-        """What a camera handed over last has arrived."""
+        """Record that a camera's last delivered frame has been received."""
         with self._changed:
             self._met.discard(camera)
 
     def meet(self, camera: str, stamp_ns: int) -> None:
-        """Wait for the other cameras' frames of the same moment; ``has_met`` tells whether they are there."""
+        """Wait for the other cameras' frames of the same moment; ``has_met`` is true if they arrived."""
         with self._changed:
             self._seen[camera] = time.monotonic()
             self._waiting[camera] = stamp_ns
@@ -71,7 +71,7 @@ class Pairing:
             self._waiting.pop(camera, None)
 
     def _meet(self) -> None:
-        """Let all go whose partners are there."""
+        """Release the waiting frames if they are complete and within the slop."""
         others = self._expected()
         if len(others) < 2 or not others <= self._waiting.keys():
             return
@@ -83,7 +83,7 @@ class Pairing:
                 del self._waiting[camera]
 
     def _is_over(self, camera: str, stamp_ns: int) -> bool:
-        """Whether nothing more is to be waited for."""
+        """Whether a camera's wait is over."""
         if self._waiting.get(camera) != stamp_ns or len(self._expected()) < 2:
             return True
         return any(other - stamp_ns > self._slop_ns for other in self._waiting.values())

@@ -1,4 +1,4 @@
-"""Every parameter of the node: default, range, description, and whether it may change while labels come."""
+"""The parameters of the node: default, range, description, and whether they may change while labelling."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from kd_edge.errors import ConfigError, printable
 from kd_edge.runtime.clock import ClockKind
 
 Kind = Literal["bool", "int", "float", "str", "strs"]
-"""The types that a parameter of the node can have; ``strs`` is a list of strings."""
+"""Types of the node's parameters; ``strs`` is a list of strings."""
 Publish = Literal["every", "change"]
 Json = Literal["auto", "always", "never"]
 SIMULATED = "use_sim_time"
-"""The parameter that ROS itself declares; which clock the stream runs on is settled when the node is configured."""
+"""Parameter declared by ROS itself; the stream's clock is fixed when the node is configured."""
 LONGEST = 1024
-"""Characters of a text, and entries of a list."""
+"""Maximum number of characters of a text, or of an entry of a list."""
 _TYPES: dict[Kind, tuple[type, ...]] = {
     "bool": (bool,), "int": (int,), "float": (float,), "str": (str,), "strs": (list, tuple)
 }  # fmt: skip
@@ -35,12 +35,12 @@ class Parameter:
     Attributes:
         name: As in ``ros2 param set``.
         kind: Its type.
-        default: Its value unless told otherwise.
-        description: One line, with the unit and what the default means.
-        least: Smallest number, where it is one.
-        most: Largest number.
-        choices: The only texts it may be; empty for any.
-        live: Whether it may change in every state of the node; else only while the node is unconfigured.
+        default: Its default value.
+        description: One line, with the unit and the meaning of the default.
+        least: Minimum of a number.
+        most: Maximum of a number.
+        choices: Allowed texts; empty for any.
+        live: Whether it may change in any state of the node; otherwise only while the node is unconfigured.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Parameter:
     live: bool = False
 
     def fault(self, value: object) -> str:
-        """Why a value cannot be taken, and what could be; empty where it can."""
+        """Return why a value is invalid and what is expected; empty if it is valid."""
         shown = printable(f"{value!r:.80}")
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not isinstance(value, _TYPES[self.kind]) or (self.kind in ("int", "float") and not is_number):
@@ -85,13 +85,13 @@ def _declared(
     live: bool = False,
 ) -> Any:
     least, most = within or (None, None)
-    about = {"description": description, "least": least, "most": most, "choices": choices, "live": live}
-    return field(default=default, metadata=about)
+    metadata = {"description": description, "least": least, "most": most, "choices": choices, "live": live}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameters:
-    """The values of all parameters, as the node was started with; a text that is empty and a 0 mean what they say."""
+    """Values of all parameters when the node was configured; their descriptions define what empty and 0 mean."""
 
     autostart: bool = _declared(
         True, "Configure and activate by itself; false where a lifecycle manager does it. Read once, at the start."
@@ -181,10 +181,10 @@ class Parameters:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Parameters:
-        """From the values of parameters, all of which are known to be right by themselves.
+        """Create from values that are each valid on their own.
 
         Raises:
-            ConfigError: Two of them do not go together.
+            ConfigError: Two of them are incompatible.
         """
         taken: dict[str, Any] = {
             each.name: tuple(values[each.name]) if each.kind == "strs" else values[each.name]
@@ -195,7 +195,7 @@ class Parameters:
         if 0 < made.valid_ms < 1:
             raise ConfigError(f"parameter valid_ms {made.valid_ms:g}", "0, or 1 to 3600000", "correct it")
         if made.camera and made.pair_slop_ms:
-            raise ConfigError("parameter pair_slop_ms beside camera", "one of them", "pairing is of topics")
+            raise ConfigError("parameter pair_slop_ms together with camera", "one of them", "only topics can be paired")
         return made
 
 
@@ -209,18 +209,18 @@ def _kind(default: Any) -> Kind:
 PARAMETERS: tuple[Parameter, ...] = tuple(
     Parameter(each.name, _kind(each.default), each.default, **each.metadata) for each in fields(Parameters)
 )
-"""All of them, in the order in which they are documented."""
+"""All parameters, in the order of the documentation."""
 BY_NAME = {each.name: each for each in PARAMETERS}
 
 
 def refusal(name: str, value: object, *, is_configured: bool, is_started: bool = True) -> str:
-    """Why a parameter cannot be set to a value now, in one line; empty where it can, or is none of the node's own.
+    """Return why a parameter cannot be set to a value now, in one line; empty if it can, or is not one of ours.
 
     Args:
         name: As in ``ros2 param set``.
-        value: What it is to become.
+        value: The new value.
         is_configured: Whether the node is configured: inactive or active.
-        is_started: Whether the node's start is over.
+        is_started: Whether the node has finished starting.
     """
     if name == SIMULATED:
         return _settled(name) if is_configured else ""

@@ -21,11 +21,11 @@ from kd_edge.runtime.signals import ignore_termination, interrupt_on_termination
 from kd_edge.runtime.watchdog import ServiceNotifier
 
 HAND_OVER_SECONDS = 0.0005
-"""How long a thread may keep Python's lock while another one waits for it: a frame passes three of them on its way."""
+"""Switch interval of Python's interpreter lock: a frame passes through three threads."""
 ALIVE_SECONDS = 1.0
-"""So often systemd hears that the executor turns."""
+"""Interval of the notifications to systemd that the executor is running."""
 STOP_SECONDS = 10.0
-"""How long what still runs in the executor may take in the end."""
+"""Time limit at the end for callbacks still running in the executor."""
 
 
 USAGE = """\
@@ -37,14 +37,14 @@ Labels image topics, or a camera of kd-edge's own: a lifecycle node of ROS 2 tha
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the node until SIGINT, SIGTERM, a shutdown of ROS, or, with ``autostart``, until no label can come any more.
+    """Run the node until SIGINT, SIGTERM, a shutdown of ROS, or, with ``autostart``, until no more labels can follow.
 
     Args:
-        arguments: Of the command line, with ``--ros-args`` and what follows; None: this program's own.
+        arguments: Command-line arguments, including ``--ros-args``; None: those of this process.
 
     Returns:
-        Exit code: 0 after a signal or the end of a recording, 2 where something is to be corrected, 1 after another
-        fault. A fault is one line on standard error, or in ROS's log once the node is there.
+        Exit code: 0 after a signal or the end of a recording, 2 for errors that the user can correct, 1 after another
+        fault. A fault is one line on standard error, or in ROS's log once the node exists.
     """
     try:
         with interrupt_on_termination():
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             try:
                 return _run(sys.argv if arguments is None else [sys.argv[0], *arguments], closing)
             finally:
-                with uninterrupted():  # a second Ctrl-C would take ROS down half-way
+                with uninterrupted():  # a second Ctrl-C would interrupt the shutdown of ROS
                     closing.close()
     except KeyboardInterrupt:
         return 0
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
     finally:
-        if arguments is None:  # while Python ends, one more signal would be the exit code
+        if arguments is None:  # during Python's exit, another signal would determine the exit code
             ignore_termination()
 
 
@@ -79,10 +79,10 @@ def _run(arguments: Sequence[str], closing: ExitStack) -> int:
         node = ActionRecognition()
     except KdEdgeError:
         raise
-    except Exception as error:  # whatever rclpy raises of an argument, a file of parameters or a name
+    except Exception as error:  # rclpy may raise anything for an argument, a parameter file or a name
         if "arguments" in str(error) or "name" in str(error):
-            found = f"ROS 2 does not take these arguments ({reason(error)})"
-            expected = "what ROS 2 knows, such as --ros-args -p model:=FILE -r image:=/camera/image_raw"
+            found = f"ROS 2 does not accept these arguments ({reason(error)})"
+            expected = "ROS 2 arguments, such as --ros-args -p model:=FILE -r image:=/camera/image_raw"
             is_yaml = "parameter override" in str(error)
             quotes = "; a value is YAML, so one that ends in a colon is quoted: -p 'camera:=\"realsense:\"'"
             raise ConfigError(found, expected, f"correct them{quotes if is_yaml else ''}") from error
@@ -99,18 +99,18 @@ def _run(arguments: Sequence[str], closing: ExitStack) -> int:
 
 
 def _refuse_others(arguments: Sequence[str]) -> None:
-    """Refuse what ROS leaves over: an option that nobody reads is a mistake.
+    """Refuse arguments that ROS does not consume: an unused option is a mistake.
 
     Raises:
-        ConfigError: There is any.
+        ConfigError: There are unused arguments.
     """
     if arguments:
-        found = f"argument {arguments[0]!r:.80} is nothing of ROS 2's"
-        raise ConfigError(found, "parameters behind --ros-args: -p model:=student.onnx", "--help shows them")
+        found = f"argument {arguments[0]!r:.80} is not a ROS 2 argument"
+        raise ConfigError(found, "parameters after --ros-args: -p model:=student.onnx", "--help shows them")
 
 
 def usage() -> str:
-    """What ``--help`` shows: how to give parameters, and all of them with their defaults."""
+    """Return the text of ``--help``: how to set parameters, and all of them with their defaults."""
     shown = {each.name: json.dumps(each.default) for each in PARAMETERS}
     wide = max(len(f"{name}:={default}") for name, default in shown.items())
     lines = [f"  {f'{each.name}:={shown[each.name]}':{wide}}  {each.description}" for each in PARAMETERS]
@@ -118,32 +118,32 @@ def usage() -> str:
 
 
 class _Service:
-    """Tells systemd that the node is there, and as long as its executor turns (``Type=notify``, ``WatchdogSec``).
+    """Notifies systemd that the node is ready, and that its executor is running (``Type=notify``, ``WatchdogSec``).
 
-    With ``autostart`` it is there when its model is loaded, which is done in the executor before this timer's first
-    turn. Not whether frames are fresh: a driver that starts later, or a node that is inactive, is no reason to restart
-    it; diagnostics tell of them.
+    With ``autostart`` the node is ready once its model is loaded, which the executor does before this timer first
+    fires. Fresh frames do not matter: a driver that starts later, or an inactive node, is no reason for a restart;
+    diagnostics report them.
     """
 
     def __init__(self, node: ActionRecognition) -> None:
         clock = load("rclpy.clock")
         self._notifier, self._is_ready = ServiceNotifier(), False
-        steady = clock.Clock(clock_type=clock.ClockType.STEADY_TIME)  # with use_sim_time the node's may stand still
-        node.create_timer(ALIVE_SECONDS, self._turn, clock=steady)
+        steady = clock.Clock(clock_type=clock.ClockType.STEADY_TIME)  # with use_sim_time the node's may pause
+        node.create_timer(ALIVE_SECONDS, self._notify, clock=steady)
 
-    def _turn(self) -> None:
+    def _notify(self) -> None:
         if not self._is_ready:
             self._notifier.ready()
         self._is_ready = True
         self._notifier.alive(time.monotonic_ns())
 
     def close(self) -> None:
-        """Tell that it stops."""
+        """Notify systemd that the node is stopping."""
         self._notifier.stopping()
 
 
 class _Spinning:
-    """An executor in a thread of its own: the main thread waits for signals, which cost nothing meanwhile."""
+    """An executor in its own thread, so that the main thread only waits for signals."""
 
     def __init__(self, node: ActionRecognition) -> None:
         self._node = node
@@ -153,16 +153,16 @@ class _Spinning:
         self._thread = threading.Thread(target=self._spin, name="kd-edge ros", daemon=True)
 
     def start(self) -> None:
-        """Begin to serve the node."""
+        """Start serving the node."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Shut the node down, and end the thread: ROS must not be taken down under it."""
+        """Shut the node down and end the thread, which must happen before ROS is shut down."""
         with suppress(Exception):  # it is finalized already, or ROS is gone
             self._node.trigger_shutdown()
         self._done.set_result(None)
         self._thread.join(STOP_SECONDS)
-        self._executor.shutdown(STOP_SECONDS)  # not before: rclpy takes away what a spinning thread uses
+        self._executor.shutdown(STOP_SECONDS)  # not earlier: rclpy releases objects that a spinning thread uses
 
     def _spin(self) -> None:
         external = load("rclpy.executors").ExternalShutdownException
@@ -170,7 +170,7 @@ class _Spinning:
             self._executor.spin_until_future_complete(self._done)
         except external:  # ROS was shut down
             pass
-        except Exception as error:  # must reach whoever started the program, not vanish with the thread
+        except Exception as error:  # must be reported, not lost with the thread
             self._node.exit_code = 1
             traceback.print_exception(error)
             sys.stderr.write(printable(f"error: the node ended: {type(error).__name__}: {reason(error)}") + "\n")
@@ -178,7 +178,7 @@ class _Spinning:
 
 
 class _NodeLog(logging.Handler):
-    """While it is entered, what kd-edge logs goes into the log of a node."""
+    """Context manager that forwards kd-edge's log records to the log of a node."""
 
     def __init__(self, node: ActionRecognition) -> None:
         super().__init__(logging.WARNING)
@@ -186,16 +186,16 @@ class _NodeLog(logging.Handler):
         self._traceback = logging.Formatter()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Pass a line on."""
-        say = self._logger.error if record.levelno >= logging.ERROR else self._logger.warning
-        say(printable(record.getMessage()))
+        """Forward a record."""
+        write = self._logger.error if record.levelno >= logging.ERROR else self._logger.warning
+        write(printable(record.getMessage()))
         if record.exc_info:
             for line in self._traceback.formatException(record.exc_info).splitlines():
-                say(printable(line))
+                write(printable(line))
 
     def __enter__(self) -> _NodeLog:
         logging.getLogger("kd_edge").addHandler(self)
         return self
 
-    def __exit__(self, *told: object) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         logging.getLogger("kd_edge").removeHandler(self)

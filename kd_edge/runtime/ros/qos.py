@@ -1,6 +1,6 @@
-"""Quality of service of a subscription: what is asked for, what publishers offer, and which policy does not match.
+"""Quality of service of a subscription: what is requested, what publishers offer, and which policy does not match.
 
-Written with what all releases of ROS 2 have; nothing here needs ``rclpy`` but ``profile``.
+Uses only what all releases of ROS 2 have; only ``offers`` and ``profile`` need ``rclpy``.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from kd_edge.runtime.ros.loading import load
 Reliability = Literal["auto", "reliable", "best_effort"]
 Durability = Literal["volatile", "transient_local"]
 DEPTH, MOST_DEPTH = 5, 100
-"""How many messages are kept while nobody takes them."""
+"""Default and maximum number of queued messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class TopicQos:
-    """What a subscription to images asks for.
+    """Requested QoS of a subscription to images.
 
     Attributes:
-        reliability: ``reliable``, ``best_effort``, or ``auto``: reliable where all publishers offer it, else best
+        reliability: ``reliable``, ``best_effort``, or ``auto``: reliable if all publishers offer it, otherwise best
             effort.
-        durability: ``volatile``, or ``transient_local``: also the last images from before the subscription.
-        depth: How many messages are kept while nobody takes them, 1 to ``MOST_DEPTH``.
+        durability: ``volatile``, or ``transient_local`` to also receive the last images before the subscription.
+        depth: Number of queued messages, 1 to ``MOST_DEPTH``.
 
     Raises:
-        ConfigError: It is something else.
+        ConfigError: A value is invalid.
     """
 
     reliability: Reliability = "auto"
@@ -37,7 +37,7 @@ class TopicQos:
     depth: int = DEPTH
 
     def __post_init__(self) -> None:
-        """Refuse what is nothing of it."""
+        """Refuse invalid values."""
         for key, allowed in (("reliability", get_args(Reliability)), ("durability", get_args(Durability))):
             if getattr(self, key) not in allowed:
                 raise ConfigError(f"{key} {getattr(self, key)!r:.40}", f"one of {', '.join(allowed)}", "correct it")
@@ -46,13 +46,13 @@ class TopicQos:
 
 
 class Offer(NamedTuple):
-    """What one publisher offers.
+    """QoS offer of one publisher.
 
     Attributes:
-        type: Of its messages: ``sensor_msgs/msg/Image``.
-        reliable: Whether it sends again what was lost.
-        transient_local: Whether it keeps its last messages for whoever comes later.
-        node: Its node's full name.
+        type: Message type: ``sensor_msgs/msg/Image``.
+        reliable: Whether it resends lost messages.
+        transient_local: Whether it keeps its last messages for late subscribers.
+        node: Full name of its node.
     """
 
     type: str
@@ -61,18 +61,18 @@ class Offer(NamedTuple):
     node: str = ""
 
     def __str__(self) -> str:
-        """For people: ``reliable, volatile``."""
+        """Readable form: ``reliable, volatile``."""
         return ", ".join(_words(self.reliable, self.transient_local))
 
 
 class Asked(NamedTuple):
-    """What a subscription asks for, once ``auto`` is decided."""
+    """Requested QoS of a subscription, with ``auto`` resolved."""
 
     reliable: bool
     transient_local: bool
 
     def __str__(self) -> str:
-        """For people: ``best effort, volatile``."""
+        """Readable form: ``best effort, volatile``."""
         return ", ".join(_words(self.reliable, self.transient_local))
 
 
@@ -81,7 +81,7 @@ def _words(reliable: bool, transient_local: bool) -> tuple[str, str]:
 
 
 def offers(node: Any, topic: str) -> list[Offer]:
-    """What the publishers of a topic offer, as far as they are known by now."""
+    """Return the offers of a topic's publishers, as far as they are known by now."""
     qos = load("rclpy.qos")
     return [
         Offer(
@@ -95,13 +95,13 @@ def offers(node: Any, topic: str) -> list[Offer]:
 
 
 def decided(qos: TopicQos, offered: Sequence[Offer]) -> Asked:
-    """What to ask for, given what is offered."""
+    """Resolve the requested QoS, given the offers."""
     reliable = all(offer.reliable for offer in offered) if qos.reliability == "auto" else qos.reliability == "reliable"
     return Asked(reliable, qos.durability == "transient_local")
 
 
 def mismatch(asked: Asked, offered: Sequence[Offer]) -> str | None:
-    """Name of the policy that an offer does not match, so that nothing of it is received; None where all match."""
+    """Return the policy that an offer does not match, so that none of its messages arrive; None if all match."""
     if asked.reliable and not all(offer.reliable for offer in offered):
         return "RELIABILITY"
     if asked.transient_local and not all(offer.transient_local for offer in offered):
@@ -110,7 +110,7 @@ def mismatch(asked: Asked, offered: Sequence[Offer]) -> str | None:
 
 
 def profile(asked: Asked, depth: int) -> Any:
-    """``rclpy``'s quality-of-service profile of these settings."""
+    """Create ``rclpy``'s QoS profile."""
     qos = load("rclpy.qos")
     return qos.QoSProfile(
         history=qos.HistoryPolicy.KEEP_LAST,

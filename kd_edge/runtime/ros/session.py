@@ -1,4 +1,4 @@
-"""A context, a node and a spinning thread of one's own, beside whatever else uses ROS in this process."""
+"""A separate context, node and spinning thread, independent of other users of ROS in this process."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any
 from kd_edge.runtime.ros.loading import check_domain, load, start_fault
 
 STOP_SECONDS = 2.0
-"""An executor that hangs for longer is left behind (its thread is a daemon)."""
+"""An executor that hangs for longer is abandoned (its thread is a daemon)."""
 
 
 class Session:
-    """Started when it is made; ``close`` ends all of it.
+    """Starts on creation; ``close`` ends everything.
 
     Args:
         domain: ROS domain id; None: that of the environment.
 
     Attributes:
-        node: Of rclpy; it has a unique name, and neither parameters nor logs to others.
+        node: The rclpy node; it has a unique name, no parameter services and no log topic.
 
     Raises:
-        ConfigError: ROS 2 is not there or cannot start.
+        ConfigError: ROS 2 is not installed or cannot start.
     """
 
     node: Any
@@ -45,7 +45,7 @@ class Session:
             )
             self._executor = executors.SingleThreadedExecutor(context=self._context)
             self._executor.add_node(self.node)
-        except Exception as error:  # of rclpy's C library, which has kinds of its own
+        except Exception as error:  # rclpy's C library has its own exceptions
             self._shut_down()
             raise start_fault(error) from error
         self._thread = threading.Thread(target=self._spin, name="kd-edge ros", daemon=True)
@@ -53,7 +53,7 @@ class Session:
 
     def close(self) -> None:
         """End the thread, the node and the context; a second call does nothing."""
-        with suppress(Exception):  # a context that somebody else shut down
+        with suppress(Exception):  # the context may have been shut down elsewhere
             self._executor.shutdown(timeout_sec=STOP_SECONDS)
         self._thread.join(STOP_SECONDS)
         self._shut_down()

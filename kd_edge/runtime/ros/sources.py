@@ -1,4 +1,4 @@
-"""What a node labels: image topics, or kd-edge's own camera; and where their frames come from."""
+"""The cameras of a node, image topics or kd-edge's own camera, and the origin of their frames."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Sources:
     """The cameras of a node; its topics stay subscribed until ``close``.
 
     Args:
-        node: Of rclpy.
-        parameters: Of the node.
-        manifest: Of the model.
-        clock: The stream's.
+        node: The rclpy node.
+        parameters: Parameters of the node.
+        manifest: Manifest of the model.
+        clock: Clock of the stream.
 
     Raises:
-        KdEdgeError: A topic or a camera that cannot be, or that is nothing for the model.
+        KdEdgeError: A topic or a camera is invalid or does not fit the model.
     """
 
     def __init__(self, node: Any, parameters: Parameters, manifest: Manifest, clock: Clock) -> None:
@@ -41,7 +41,7 @@ class Sources:
         self._lenses: dict[str, float | None] = {}
         self._topics: dict[str, ImageTopic] = {}
         if parameters.camera:
-            camera_config(parameters.camera)  # told now, not when it is opened
+            camera_config(parameters.camera)  # reports errors now, not when it is opened
             return
         try:
             for asked in parameters.topics:
@@ -61,19 +61,19 @@ class Sources:
         except KdEdgeError:
             raise
         except Exception as error:  # rclpy's own, of names
-            found = f"topic '{topic:.80}' cannot be one ({reason(error)})"
+            found = f"topic '{topic:.80}' is not valid ({reason(error)})"
             raise ConfigError(found, "a topic's name, such as /camera/image_raw", "correct it") from error
         name = made.name if given == asked else given
         if name in self._topics:
             made.close()
             raise ConfigError(
-                f"two topics called '{name}'", "a name of its own for each: labels bear it", "name them: left=/l/image"
+                f"two topics called '{name}'", "a unique name for each, for their labels", "name them: left=/l/image"
             )
         self._topics[name] = made
         check_fits(self._camera(name, None), self._wanted)
 
     def cameras(self) -> list[str | Camera]:
-        """New cameras for one stream; those of topics open before anybody publishes."""
+        """Create new cameras for one stream; topic cameras open even without a publisher."""
         if self._parameters.camera:
             return [self._parameters.camera]
         self._lenses = {name: topic.focal for name, topic in self._topics.items()}
@@ -95,18 +95,18 @@ class Sources:
         )
 
     def _config(self, topic: str) -> CameraConfig:
-        """What the parameters say of every topic."""
-        told = self._parameters
+        """Return the configuration of a topic, from the parameters."""
+        parameters = self._parameters
         raw: dict[str, Any] = {
             "uri": f"ros2:{topic}",
-            "clock": told.clock,
-            "read_timeout_ms": told.read_timeout_ms,
-            "reconnect_max_ms": told.reconnect_max_ms,
-            "frozen_ms": told.frozen_ms,
-            "max_ahead_ms": told.max_ahead_ms,
+            "clock": parameters.clock,
+            "read_timeout_ms": parameters.read_timeout_ms,
+            "reconnect_max_ms": parameters.reconnect_max_ms,
+            "frozen_ms": parameters.frozen_ms,
+            "max_ahead_ms": parameters.max_ahead_ms,
         }
-        raw |= {"band": told.band} if told.band else {}
-        raw |= {"hfov_deg": told.hfov_deg} if told.hfov_deg else {}
+        raw |= {"band": parameters.band} if parameters.band else {}
+        raw |= {"hfov_deg": parameters.hfov_deg} if parameters.hfov_deg else {}
         return recipes.validate(raw, CameraConfig, f"topic {topic}")
 
     def has_new_lens(self) -> bool:
@@ -116,7 +116,7 @@ class Sources:
         return any(self._lenses.get(name) is None and t.focal is not None for name, t in self._topics.items())
 
     def origin(self, prediction: Prediction) -> Origin:
-        """Stamp and coordinate frame of a prediction's frame: of a topic its header's, as it came."""
+        """Return stamp and coordinate frame of a prediction's frame; for a topic, those of the received header."""
         topic = self._topics.get(prediction.source)
         header = None if topic is None else topic.header_of(prediction.frame_id)
         if header is None:
@@ -126,17 +126,17 @@ class Sources:
         return Origin(stamp_ns, header.frame_id, None if is_ros_time else self._ros_ns(prediction))
 
     def _ros_ns(self, prediction: Prediction) -> int:
-        """When a prediction's frame was captured, by ROS time."""
+        """Capture time of a prediction's frame, by ROS time."""
         now_ns: int = self._node.get_clock().now().nanoseconds
         return max(0, now_ns - (self._clock.now_ns() - prediction.captured_ns))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the topics; kd-edge's own camera says its name when it is opened."""
+        """Names of the topics; the name of kd-edge's own camera is known only once it is open."""
         return tuple(self._topics)
 
     def facts(self, name: str) -> TopicFacts | None:
-        """What is known of a topic."""
+        """Return the state of a topic; None if there is no such topic."""
         topic = self._topics.get(name)
         if topic is None:
             return None
@@ -145,12 +145,12 @@ class Sources:
         )
 
     def look(self) -> None:
-        """Look at the topics' publishers, while no camera does."""
+        """Check the topics' publishers, while no camera does."""
         for topic in self._topics.values():
             topic.look()
 
     def close(self) -> None:
-        """Take the subscriptions back."""
+        """End the subscriptions."""
         for topic in self._topics.values():
             topic.close()
         self._topics.clear()

@@ -1,4 +1,4 @@
-"""A subscription to images: the newest messages, and why there are none."""
+"""A subscription to images: the newest messages, or why there are none."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from kd_edge.runtime.ros.loading import load
 from kd_edge.runtime.ros.qos import Asked, Offer, TopicQos, decided, mismatch, offers, profile
 
 LOOK_SECONDS = 0.1
-"""How often the publishers are looked at while nothing comes."""
-SELDOM_SECONDS = 2.0
-"""How often the publishers are looked at while messages come."""
+"""Interval of the checks of the publishers while no message arrives."""
+STREAMING_LOOK_SECONDS = 2.0
+"""Interval of the checks of the publishers while messages arrive."""
 HEADERS = 256
-"""Of so many frames the headers are kept: more than are under way between camera and label."""
+"""Number of frames whose headers are kept: more than are in flight between camera and label."""
 TRANSPORTS = ("compressed", "compressedDepth")
-"""Last parts of the names of topics that hold ``CompressedImage``."""
+"""Last parts of the names of topics with ``CompressedImage``."""
 _TYPES = {IMAGE: "Image", COMPRESSED_IMAGE: "CompressedImage"}
 
 
 class Subscribed(NamedTuple):
-    """What is subscribed to just now.
+    """Type and QoS of the current subscription.
 
     Attributes:
-        type: Of the messages: ``sensor_msgs/msg/Image``.
-        asked: Of the publishers.
+        type: Message type: ``sensor_msgs/msg/Image``.
+        asked: Requested QoS.
     """
 
     type: str
@@ -39,27 +39,27 @@ class Subscribed(NamedTuple):
 
 
 class ImageTopic:
-    """Images of one topic, received by a node that somebody else spins; every method may be called from any thread.
+    """Images of one topic, received by a node that is spun elsewhere; all methods are thread-safe.
 
-    As many messages as the middleware keeps wait to be taken, too: a program that was held up for a moment loses none.
-    Where reliability is ``auto`` the subscription begins with the first publisher, and is made anew where the
-    publishers change so that another one fits.
+    Messages are queued here up to the QoS depth, so a program that is delayed briefly loses none. If reliability is
+    ``auto``, the subscription starts with the first publisher, and is recreated when the publishers change such that
+    another one fits.
 
     Args:
-        node: Of rclpy; it must be spun by an executor.
+        node: An rclpy node; it must be spun by an executor.
         topic: Name, absolute or relative to the node's namespace; remappings apply.
-        qos: What to ask for.
-        compressed: Whether its messages are ``CompressedImage``; None: what its publishers say, else what its name ends
-            in.
-        camera_info: Topic of the ``CameraInfo`` that tells the focal length; ``auto``: the one beside it; None: none.
+        qos: Requested QoS.
+        compressed: Whether its messages are ``CompressedImage``; None: as its publishers declare, or by the end of its
+            name.
+        camera_info: Topic of the ``CameraInfo`` with the focal length; ``auto``: the one next to it; None: none.
 
     Raises:
-        ConfigError: ROS 2 is not there, or the name can be none of a topic.
+        ConfigError: ROS 2 is not installed, or the name is invalid.
 
     Attributes:
         name: The topic's full name.
-        received: How many messages came.
-        replaced: How many of them gave way to newer ones before they were taken.
+        received: Number of messages received.
+        replaced: Number of them that newer ones replaced before they were taken.
     """
 
     def __init__(
@@ -90,26 +90,26 @@ class ImageTopic:
 
     @property
     def publishers(self) -> int:
-        """How many publishers are known."""
+        """Number of known publishers."""
         return len(self._offers)
 
     @property
     def mismatch(self) -> str | None:
-        """Name of the policy that a publisher's offer does not match (``RELIABILITY``); None where all match."""
+        """Name of the policy that a publisher's offer does not match (``RELIABILITY``); None if all match."""
         return None if self._subscribed is None else mismatch(self._subscribed.asked, self._offers)
 
     @property
     def focal(self) -> float | None:
-        """Focal length as a share of the frame's width; None where no ``CameraInfo`` has told it."""
+        """Focal length as a share of the frame's width; None without a ``CameraInfo``."""
         return None if self._lens is None else self._lens.focal
 
     @property
     def silent_seconds(self) -> float:
-        """Since when nothing has come."""
+        """Time since the last message, s."""
         return time.monotonic() - self._heard
 
     def take(self, timeout_seconds: float) -> Any | None:
-        """The next message; None when none came in time or a wait is not wanted any more."""
+        """Return the next message; None on a time-out or after ``interrupt``."""
         end = time.monotonic() + timeout_seconds
         while True:
             self._look_if_due()
@@ -123,12 +123,12 @@ class ImageTopic:
                     return None
 
     def wait_for_lens(self, timeout_seconds: float) -> None:
-        """Wait until the focal length is known, where somebody publishes it."""
+        """Wait until the focal length is known, if it is published."""
         if self._lens is not None:
             self._lens.wait(timeout_seconds)
 
     def look(self) -> None:
-        """Look at the publishers now, and subscribe as they need it."""
+        """Check the publishers now, and subscribe to match them."""
         with self._looking:
             if not self._is_closed:
                 self._look()
@@ -140,29 +140,29 @@ class ImageTopic:
             self._changed.notify_all()
 
     def resume(self) -> None:
-        """Wait again."""
+        """Allow waits again."""
         with self._changed:
             self._is_interrupted = False
 
     def forget(self) -> None:
-        """Wait for what comes from now on."""
+        """Discard the messages received so far."""
         with self._changed:
             self._waiting.clear()
 
     def forget_headers(self) -> None:
-        """Frames are counted from 0 again: a label of an earlier one must not get the stamp of a later one."""
+        """Discard the headers, as frame numbers restart at 0: a label must not get the stamp of another frame."""
         self._headers.clear()
 
     def remember(self, frame_id: int, header: Any) -> None:
-        """Keep the header of the message that a frame was made of."""
+        """Keep the header of a frame's message."""
         self._headers.append((frame_id, header))
 
     def header_of(self, frame_id: int) -> Any | None:
-        """The header, with stamp and frame_id as they came, of a frame's message; None of one long ago."""
+        """Return the header of a frame's message, as received; None if it is too old."""
         return next((header for number, header in reversed(tuple(self._headers)) if number == frame_id), None)
 
     def describe_silence(self) -> str:
-        """Why nothing comes, as far as that is known."""
+        """Return why no message arrives, as far as known."""
         offered, subscribed = tuple(self._offers), self._subscribed
         if not offered:
             return f"nobody publishes {self.name}"
@@ -173,8 +173,8 @@ class ImageTopic:
             return f"{self.name} cannot be subscribed to ({self._refusal})"
         policy = self.mismatch
         if subscribed is not None and policy is not None:
-            told = "; ".join(sorted({str(offer) for offer in offered}))
-            return f"{many} of {self.name}: {policy} does not match (offered {told}, asked {subscribed.asked})"
+            offers_text = "; ".join(sorted({str(offer) for offer in offered}))
+            return f"{many} of {self.name}: {policy} does not match (offered {offers_text}, asked {subscribed.asked})"
         is_one = "is" if len(offered) == 1 else "are"
         return f"{many} of {self.name} {is_one} silent for {duration(round(self.silent_seconds * 1e9))}"
 
@@ -188,7 +188,7 @@ class ImageTopic:
             self._lens.close()
 
     def _look_if_due(self) -> None:
-        interval = LOOK_SECONDS if self.silent_seconds > LOOK_SECONDS else SELDOM_SECONDS
+        interval = LOOK_SECONDS if self.silent_seconds > LOOK_SECONDS else STREAMING_LOOK_SECONDS
         if self._is_look_due or time.monotonic() - self._looked >= interval:
             self.look()
 
@@ -201,11 +201,11 @@ class ImageTopic:
                 self._subscribe(wanted)
 
     def _type(self) -> str:
-        """Type of its messages."""
+        """Message type of the topic."""
         if self._compressed is not None:
             return COMPRESSED_IMAGE if self._compressed else IMAGE
-        told = next((offer.type for offer in self._offers if offer.type in _TYPES), None)
-        return told or (COMPRESSED_IMAGE if self.name.rpartition("/")[2] in TRANSPORTS else IMAGE)
+        offered = next((offer.type for offer in self._offers if offer.type in _TYPES), None)
+        return offered or (COMPRESSED_IMAGE if self.name.rpartition("/")[2] in TRANSPORTS else IMAGE)
 
     def _subscribe(self, wanted: Subscribed) -> None:
         self._unsubscribe()
@@ -213,7 +213,7 @@ class ImageTopic:
         asked = profile(wanted.asked, self._qos.depth)
         try:
             self._subscription = subscription(self._node, kind, self.name, self._store, asked, self._see_mismatch)
-        except Exception as error:  # of rclpy's C library: this node knows the topic with another type, perhaps
+        except Exception as error:  # rclpy's C library: for example, this node uses the topic with another type
             self._refusal = reason(error)
         else:
             self._refusal, self._subscribed = "", wanted
@@ -225,7 +225,7 @@ class ImageTopic:
                 self._node.destroy_subscription(subscription)
 
     def _store(self, message: Any) -> None:
-        """Called by the executor with each message."""
+        """Store a message; called by the executor."""
         with self._changed:
             self._heard = time.monotonic()
             self.received += 1
@@ -234,17 +234,17 @@ class ImageTopic:
             self._changed.notify_all()
 
     def _see_mismatch(self, _: Any) -> None:
-        """Called by the executor when a publisher came whose offer does not match."""
+        """Request a check of the publishers; called by the executor for a new publisher whose offer does not match."""
         self._is_look_due = True
 
 
 class _Lens:
-    """The focal length that a ``CameraInfo`` beside the images tells; its subscription ends with that.
+    """The focal length from the ``CameraInfo`` of the images; the subscription ends once it is known.
 
     Args:
-        node: Of rclpy.
-        topic: Full name of the images' topic.
-        camera_info: Topic, or ``auto``.
+        node: The rclpy node.
+        topic: Full name of the image topic.
+        camera_info: Topic of the ``CameraInfo``, or ``auto``.
         messages: ``sensor_msgs.msg``.
     """
 
@@ -256,7 +256,7 @@ class _Lens:
         self._subscription = subscription(node, messages.CameraInfo, self._name, self._see, asked)
 
     def wait(self, timeout_seconds: float) -> None:
-        """Wait for it, where somebody publishes it."""
+        """Wait for the focal length, if it is published."""
         if not self._known.is_set() and self._node.count_publishers(self._name):
             self._known.wait(timeout_seconds)
 
@@ -275,21 +275,21 @@ class _Lens:
 
 
 def resolved(node: Any, topic: str) -> str:
-    """The full name of a topic.
+    """Return the full name of a topic.
 
     Raises:
-        ConfigError: It can be none.
+        ConfigError: The name is invalid.
     """
     try:
         name: str = node.resolve_topic_name(topic)
     except Exception as error:  # rclpy's own, of names
-        found = f"topic '{topic:.80}' cannot be one ({reason(error)})"
+        found = f"topic '{topic:.80}' is not valid ({reason(error)})"
         raise ConfigError(found, "a topic's name, such as /camera/image_raw", "correct it") from error
     return name
 
 
 def subscription(node: Any, kind: Any, topic: str, store: Any, asked: Any, on_mismatch: Any = None) -> Any:
-    """A subscription; ``on_mismatch`` is called where the middleware tells of offers that do not match."""
+    """Create a subscription; ``on_mismatch`` is called if the middleware reports offers that do not match."""
     events = _events(on_mismatch)
     try:
         return node.create_subscription(kind, topic, store, asked, event_callbacks=events)
@@ -308,7 +308,7 @@ def _events(on_mismatch: Any) -> Any:
 
 
 def info_topic(topic: str) -> str:
-    """Where a camera's ``CameraInfo`` is by convention: ``/camera/infra1/camera_info`` of ``/camera/infra1/image``."""
+    """Conventional ``CameraInfo`` topic: ``/camera/infra1/camera_info`` for ``/camera/infra1/image``."""
     base, _, last = topic.rpartition("/")
     if last in TRANSPORTS:
         base = base.rpartition("/")[0]
@@ -316,10 +316,10 @@ def info_topic(topic: str) -> str:
 
 
 def focal_of_info(info: Any) -> float | None:
-    """Focal length as a share of the frame's width; None of a camera that is not calibrated.
+    """Focal length as a share of the frame's width; None for an uncalibrated camera.
 
     Args:
-        info: A ``sensor_msgs/msg/CameraInfo``; where its image is a part of the sensor's, that part's width counts.
+        info: A ``sensor_msgs/msg/CameraInfo``; if it has a region of interest, that region's width counts.
     """
     width = info.roi.width or info.width
     focal = float(info.k[0]) / width if width else 0.0

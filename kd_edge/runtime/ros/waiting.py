@@ -1,4 +1,4 @@
-"""Waiting for a label without holding up the executor: what a behaviour tree asks by service or action."""
+"""Wait for a label by service or action, for example from a behaviour tree, without blocking the executor."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from kd_edge.runtime.ros.outputs import Messages
 from kd_edge.types import Prediction
 
 LONGEST_SECONDS = 3600.0
-"""Nobody may wait longer."""
+"""Longest time-out of a caller."""
 TICK_SECONDS = 0.05
-"""How often time-outs and cancellations are looked for, while anybody waits."""
+"""Interval of the checks for time-outs and cancellations, while there are callers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,8 @@ class Wanted:
     Attributes:
         label: The action.
         source: Name of the camera; empty for any.
-        min_confidence: How sure the label must be, 0 to 1.
-        seconds: How long to wait at most; 0 asks what holds now.
+        min_confidence: Minimum confidence of the label, 0 to 1.
+        seconds: Longest wait; 0 checks only the current labels.
     """
 
     label: str
@@ -38,26 +38,26 @@ class Wanted:
     seconds: float
 
     def fault(self, labels: Sequence[str], sources: Sequence[str]) -> str:
-        """Why no label can ever be what is wanted; empty where one can.
+        """Return why this can never be met; empty if it can.
 
         Args:
-            labels: Of the model.
+            labels: Labels of the model.
             sources: Names of the cameras.
         """
         if self.label not in labels:
-            found = f"label '{self.label:.80}' is none of the model's{did_you_mean(self.label, labels)}"
+            found = f"label '{self.label:.80}' is not one of the model's{did_you_mean(self.label, labels)}"
             return printable(f"{found}. Expected one of {', '.join(labels)}")
         if self.source and self.source not in sources:
-            found = f"source '{self.source:.80}' is no camera of this node"
+            found = f"source '{self.source:.80}' is not a camera of this node"
             return printable(f"{found}. Expected {', '.join(sources)}, or none")
-        if not 0 <= self.min_confidence <= 1:  # nor is NaN
+        if not 0 <= self.min_confidence <= 1:  # also refuses NaN
             return f"min_confidence {self.min_confidence:g}. Expected 0 to 1"
         if not (math.isfinite(self.seconds) and 0 <= self.seconds <= LONGEST_SECONDS):
             return f"timeout {self.seconds:g} s. Expected 0 to {LONGEST_SECONDS:g} s"
         return ""
 
     def is_met(self, prediction: Prediction) -> bool:
-        """Whether a label that may be acted on now is what is wanted."""
+        """Whether a prediction has the wanted label, confidence and source."""
         return (
             prediction.label == self.label
             and prediction.confidence >= self.min_confidence
@@ -67,13 +67,13 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How a wait ended.
+    """Result of a wait.
 
     Attributes:
-        success: Whether the label came.
-        prediction: The one that it ended with; None where there never was one.
-        message: Why it did not come; empty where it did.
-        is_cancelled: Whether the caller took it back.
+        success: Whether the label appeared.
+        prediction: The last prediction; None if there was none.
+        message: Why the label did not appear; empty if it did.
+        is_cancelled: Whether the caller cancelled the wait.
     """
 
     success: bool
@@ -83,14 +83,14 @@ class Answer:
 
 
 class Wait:
-    """One caller that waits.
+    """One waiting caller.
 
     Args:
-        wanted: For what.
-        deadline: By ``time.monotonic``.
-        future: Gets the answer.
-        tell: Is told of each change of the label meanwhile.
-        is_cancelled: Asked now and then.
+        wanted: What it waits for.
+        deadline: Time limit by ``time.monotonic``.
+        future: Receives the answer.
+        on_change: Called with each change of the label during the wait.
+        is_cancelled: Polled; returns whether the caller has cancelled.
     """
 
     def __init__(
@@ -98,40 +98,40 @@ class Wait:
         wanted: Wanted,
         deadline: float,
         future: Any,
-        tell: Callable[[Prediction], None] | None,
+        on_change: Callable[[Prediction], None] | None,
         is_cancelled: Callable[[], bool],
     ) -> None:
         self.wanted, self.deadline, self.future, self.is_cancelled = wanted, deadline, future, is_cancelled
-        self._tell = tell
+        self._on_change = on_change
         self.newest: Prediction | None = None
 
     def see(self, prediction: Prediction) -> bool:
-        """Whether this prediction is what is waited for."""
+        """Process a prediction and return whether it is what the caller waits for."""
         if self.wanted.source not in ("", prediction.source):
             return False
         before, self.newest = self.newest, prediction
         changed = before is None or (before.source, before.label, before.state, before.reason) != (
             prediction.source, prediction.label, prediction.state, prediction.reason
         )  # fmt: skip
-        if changed and self._tell is not None:
-            self._tell(prediction)
+        if changed and self._on_change is not None:
+            self._on_change(prediction)
         return self.wanted.is_met(prediction)
 
     def end(self, answer: Answer) -> None:
-        """Let the caller go on."""
+        """Answer the caller."""
         self.future.set_result(answer)
 
 
 class Waits:
-    """All callers that wait; thread-safe.
+    """All waiting callers; thread-safe.
 
     Args:
-        make_future: What a caller awaits: ``rclpy.task.Future``.
-        wake: Called when an answer is there, so that an executor that sleeps looks at it.
-        now: Seconds.
+        make_future: Creates what a caller awaits: ``rclpy.task.Future``.
+        wake: Called after an answer, to wake a sleeping executor.
+        now: Returns the time in seconds.
 
     Attributes:
-        closed: Why nobody can wait now; empty while callers can.
+        closed: Why callers cannot wait now; empty while they can.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class Waits:
         return len(self._waiting)
 
     def open(self, most: int) -> None:
-        """Take callers from now on, so many at once."""
+        """Accept callers from now on, at most ``most`` at a time."""
         with self._lock:
             self._most, self.closed = most, ""
 
@@ -155,21 +155,21 @@ class Waits:
         self,
         wanted: Wanted,
         newest: Sequence[Prediction],
-        tell: Callable[[Prediction], None] | None = None,
+        on_change: Callable[[Prediction], None] | None = None,
         is_cancelled: Callable[[], bool] = lambda: False,
     ) -> Any:
-        """Begin to wait.
+        """Start a wait.
 
         Args:
-            wanted: What can come (``Wanted.fault``).
-            newest: The predictions that hold now, one a camera.
-            tell: Is told of each change of the label meanwhile, from the stream's thread.
-            is_cancelled: Whether the caller has taken it back.
+            wanted: What to wait for; its ``fault`` must be empty.
+            newest: The currently valid predictions, one per camera.
+            on_change: Called with each change of the label during the wait, from the stream's thread.
+            is_cancelled: Whether the caller has cancelled.
 
         Returns:
-            What to await: a future of an ``Answer``, which may be there at once.
+            A future of an ``Answer``, which may be done already.
         """
-        wait = Wait(wanted, self._now() + wanted.seconds, self._make_future(), tell, is_cancelled)
+        wait = Wait(wanted, self._now() + wanted.seconds, self._make_future(), on_change, is_cancelled)
         met = next((p for p in newest if wait.see(p)), None)
         with self._lock:
             refused = self.closed or (f"{self._most} callers wait already (max_waits)" if self._is_full else "")
@@ -185,7 +185,7 @@ class Waits:
         return wait.future
 
     def refused(self, why: str, newest: Prediction | None = None) -> Any:
-        """A future whose answer is there: no."""
+        """Return a future that is done, with a negative answer."""
         future = self._make_future()
         future.set_result(Answer(False, newest, why))
         return future
@@ -194,23 +194,23 @@ class Waits:
     def _is_full(self) -> bool:
         return len(self._waiting) >= self._most
 
-    def see(self, prediction: Prediction, *, holds: bool = True) -> None:
-        """A prediction was made.
+    def see(self, prediction: Prediction, *, is_valid: bool = True) -> None:
+        """Process a new prediction.
 
         Args:
-            prediction: The newest of its camera.
-            holds: Whether it has not run out meanwhile; one that has ends no wait.
+            prediction: The newest one of its camera.
+            is_valid: Whether it has not expired; an expired one ends no wait.
         """
-        self._end_those(lambda wait: Answer(True, prediction) if wait.see(prediction) and holds else None)
+        self._end_those(lambda wait: Answer(True, prediction) if wait.see(prediction) and is_valid else None)
 
     def look(self) -> None:
-        """Let those go whose time is over or who were taken back."""
+        """End the waits that have timed out or were cancelled."""
         now = self._now()
         self._end_those(lambda wait: _cancelled(wait) if wait.is_cancelled() else None)
         self._end_those(lambda wait: _too_late(wait) if now >= wait.deadline else None)
 
     def close(self, why: str) -> None:
-        """Let all go, and take nobody any more."""
+        """End all waits, and accept no more callers."""
         with self._lock:
             self.closed = why
         self._end_those(lambda wait: Answer(False, wait.newest, why))
@@ -230,10 +230,10 @@ class Waits:
 
 def _too_late(wait: Wait) -> Answer:
     last = wait.newest
-    held = "no label came at all" if last is None else f"the last was {last.label or last.state.value}"
+    seen = "no label came at all" if last is None else f"the last was {last.label or last.state.value}"
     if last is not None and last.reason:
-        held += f" ({last.reason.value})"
-    return Answer(False, last, f"no '{wait.wanted.label}' in {wait.wanted.seconds:g} s: {held}")
+        seen += f" ({last.reason.value})"
+    return Answer(False, last, f"no '{wait.wanted.label}' in {wait.wanted.seconds:g} s: {seen}")
 
 
 def _cancelled(wait: Wait) -> Answer:
@@ -243,17 +243,17 @@ def _cancelled(wait: Wait) -> Answer:
 class WaitServer:
     """The service ``~/wait_for_label`` and the action ``~/wait_for_label_action``.
 
-    They are there as long as the node: who asks one that is not active is told so at once, and a caller is still
-    answered while the node is taken down.
+    They exist as long as the node: a caller of an inactive node is refused immediately, and callers are still answered
+    during shutdown.
 
     Args:
-        node: Theirs.
-        messages: With the types of kd_edge_msgs.
-        newest: The predictions that hold now.
-        label_message: A prediction as ``ActionLabel``.
+        node: The rclpy node.
+        messages: Message types, including kd_edge_msgs.
+        newest: Returns the currently valid predictions.
+        label_message: Converts a prediction to ``ActionLabel``.
 
     Attributes:
-        waits: Those who wait.
+        waits: The waiting callers.
     """
 
     def __init__(
@@ -267,13 +267,13 @@ class WaitServer:
         self._labels: Sequence[str] = ()
         self._sources: Sequence[str] = ()
         action, clock = load("rclpy.action"), load("rclpy.clock")
-        group = load("rclpy.callback_groups").ReentrantCallbackGroup()  # one that waits does not hold up the others
+        group = load("rclpy.callback_groups").ReentrantCallbackGroup()  # a waiting caller must not block the others
         self._guard = node.create_guard_condition(lambda: None, group)
         self.waits = Waits(load("rclpy.task").Future, self._wake)
         self._ticking = threading.Lock()
         steady = clock.Clock(clock_type=clock.ClockType.STEADY_TIME)
         self._timer = node.create_timer(TICK_SECONDS, self._look, group, clock=steady)
-        self._timer.cancel()  # goes only while somebody waits
+        self._timer.cancel()  # runs only while there are callers
         node.create_service(messages.service, "~/wait_for_label", self._serve, callback_group=group)
         self._action = action.ActionServer(
             node,
@@ -281,23 +281,23 @@ class WaitServer:
             "~/wait_for_label_action",
             self._execute,
             callback_group=group,
-            goal_callback=lambda goal: action.GoalResponse.ACCEPT,  # why one is refused stands in its result
+            goal_callback=lambda goal: action.GoalResponse.ACCEPT,  # the result says why a goal is refused
             cancel_callback=lambda goal: action.CancelResponse.ACCEPT,
         )
 
     def open(self, most: int, labels: Sequence[str], sources: Sequence[str]) -> None:
-        """Let callers wait from now on.
+        """Accept callers from now on.
 
         Args:
-            most: How many at once.
-            labels: Of the model.
+            most: Maximum number at a time.
+            labels: Labels of the model.
             sources: Names of the cameras.
         """
         self._labels, self._sources = labels, sources
         self.waits.open(most)
 
     def destroy(self) -> None:
-        """Take the action back, before the node is destroyed."""
+        """Destroy the action server, before the node is destroyed."""
         self._action.destroy()
 
     def _wake(self) -> None:
@@ -313,16 +313,16 @@ class WaitServer:
     def _begin(
         self,
         request: Any,
-        tell: Callable[[Prediction], None] | None = None,
+        on_change: Callable[[Prediction], None] | None = None,
         is_cancelled: Callable[[], bool] = lambda: False,
     ) -> Any:
-        """What to await for an answer."""
+        """Start a wait for a request and return its future."""
         seconds = request.timeout.sec + request.timeout.nanosec / 1e9
         wanted = Wanted(request.label, request.source, float(request.min_confidence), seconds)
         if not self.waits.closed and (fault := wanted.fault(self._labels, self._sources)):
             return self.waits.refused(fault)
         with self._ticking:
-            future = self.waits.begin(wanted, self._newest(), tell, is_cancelled)
+            future = self.waits.begin(wanted, self._newest(), on_change, is_cancelled)
             if len(self.waits):
                 self._timer.reset()
         return future
@@ -331,13 +331,13 @@ class WaitServer:
         return self._filled(response, await self._begin(request))
 
     async def _execute(self, goal: Any) -> Any:
-        def tell(prediction: Prediction) -> None:
+        def send_feedback(prediction: Prediction) -> None:
             feedback = self._messages.action.Feedback()
             feedback.label = self._label_message(prediction)
-            with suppress(Exception):  # its client is gone, or the node
+            with suppress(Exception):  # the client or the node may be gone
                 goal.publish_feedback(feedback)
 
-        answer = await self._begin(goal.request, tell, lambda: bool(goal.is_cancel_requested))
+        answer = await self._begin(goal.request, send_feedback, lambda: bool(goal.is_cancel_requested))
         if answer.is_cancelled:
             goal.canceled()
         elif answer.success:

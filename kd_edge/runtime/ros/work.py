@@ -1,4 +1,4 @@
-"""What a configured node has and does: model, sources, publishers, and the thread that labels."""
+"""The parts of a configured node: model, sources, publishers, and the labelling thread."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from kd_edge.types import Cause, Prediction, Reason
 
 
 class Work:
-    """Made when the node is configured, closed when it is cleaned up; labels come between two transitions.
+    """Created when the node is configured and closed when it is cleaned up; labels between ``start`` and ``stop``.
 
     Args:
-        node: Of rclpy.
-        told: Its parameters.
-        live: The value that a parameter has now.
-        messages: What is built here.
-        waiting: Gets every prediction; None where kd_edge_msgs is not built.
-        changed: Called when a camera's state is another one.
-        over: Called once from the stream's thread when labels have ended by themselves, with what ended them.
+        node: The rclpy node.
+        parameters: Its parameters.
+        live: Returns the current value of a parameter.
+        messages: The available message types.
+        waiting: Receives every prediction; None if kd_edge_msgs is not built.
+        on_state_change: Called when a camera's state changes.
+        on_end: Called once from the stream's thread when labels end by themselves, with the error, if any.
 
     Raises:
         KdEdgeError: Model, topics or camera cannot be used; nothing stays open.
@@ -44,66 +44,66 @@ class Work:
     def __init__(
         self,
         node: Any,
-        told: Parameters,
+        parameters: Parameters,
         live: Callable[[str], Any],
         messages: Messages,
         waiting: WaitServer | None,
-        changed: Callable[[], None],
-        over: Callable[[KdEdgeError | None], None],
+        on_state_change: Callable[[], None],
+        on_end: Callable[[KdEdgeError | None], None],
     ) -> None:
-        self._told, self._live, self._messages, self._waiting = told, live, messages, waiting
-        self._changed, self._over = changed, over
+        self._parameters, self._live, self._messages, self._waiting = parameters, live, messages, waiting
+        self._on_state_change, self._on_end = on_state_change, on_end
         self._labelling: Labelling | None = None
         self._begin()
         with ExitStack() as opened:
-            self.recognizer = opened.enter_context(loaded(told))
-            is_simulated = live("use_sim_time") and not told.camera  # a camera of this machine knows no other time
+            self.recognizer = opened.enter_context(loaded(parameters))
+            is_simulated = live("use_sim_time") and not parameters.camera  # local cameras have no simulated time
             self.clock: Clock = RosClock(node) if is_simulated else MONOTONIC
-            self._sources = Sources(node, told, self.recognizer.manifest, self.clock)
+            self._sources = Sources(node, parameters, self.recognizer.manifest, self.clock)
             opened.callback(self._sources.close)
-            self._outputs = Outputs(node, told, messages, self.recognizer.manifest.labels)
+            self._outputs = Outputs(node, parameters, messages, self.recognizer.manifest.labels)
             opened.callback(self._outputs.close)
-            self._annotated = AnnotatedImages(node, told.annotated_fps)
+            self._annotated = AnnotatedImages(node, parameters.annotated_fps)
             opened.callback(self._annotated.close)
             self._closing = opened.pop_all()
 
     def _begin(self) -> None:
-        """Everything that one run of labels remembers."""
+        """Reset the state of a labelling run."""
         self._changes, self._events = Changes(), Events()
         self._newest: dict[str, Prediction] = {}
         self._rates: dict[str, Rate] = {}
 
     def start(self) -> None:
-        """Open the cameras and begin to label.
+        """Open the cameras and start labelling.
 
         Raises:
             KdEdgeError: A camera cannot be used; nothing stays open.
         """
         self._begin()
-        labelling = Labelling(self._stream, self._tell, self._sources.has_new_lens, self._over)
-        self._labelling = labelling  # before its thread asks for it
+        labelling = Labelling(self._stream, self._process, self._sources.has_new_lens, self._on_end)
+        self._labelling = labelling  # before its thread uses it
         try:
             labelling.start()
         except BaseException:
             self._labelling = None
             raise
         if self._waiting is not None:
-            self._waiting.open(self._told.max_waits, self.recognizer.manifest.labels, labelling.names)
+            self._waiting.open(self._parameters.max_waits, self.recognizer.manifest.labels, labelling.names)
 
     def _stream(self) -> LabelStream:
-        """A stream over new cameras; kd-edge's own recordings are paced by their stamps."""
+        """Create a stream with new cameras; kd-edge's own recordings are paced by their stamps."""
         self.recognizer.hand_over()
-        options = StreamOptions(realtime=True, trust=self._told.trust or None)
+        options = StreamOptions(realtime=True, trust=self._parameters.trust or None)
         return LabelStream(self.recognizer, self._sources.cameras(), options, self.clock)
 
-    def stop(self, *, tell: bool = True) -> None:
-        """End the labels; nothing is done where none come.
+    def stop(self, *, publish_last: bool = True) -> None:
+        """Stop labelling; does nothing if it is not running.
 
         Args:
-            tell: Whether to publish for each camera that there are no more, for whoever acts on labels.
+            publish_last: Whether to publish a stale label for each camera, for subscribers that act on labels.
 
         Raises:
-            EngineError: The thread hangs; it is left behind, and what it uses is not closed.
+            EngineError: The thread hangs; it is abandoned, and the objects it uses are not closed.
         """
         labelling, self._labelling = self._labelling, None
         if self._waiting is not None:
@@ -113,7 +113,7 @@ class Work:
         if not labelling.stop():
             self._closing.pop_all()
             raise EngineError("labels do not stop: the engine hangs", "an engine that answers", "restart the program")
-        for name in labelling.names if tell else ():
+        for name in labelling.names if publish_last else ():
             self._publish(self._last(name))
 
     def _last(self, name: str) -> Prediction:
@@ -123,7 +123,7 @@ class Work:
         return self.recognizer.stale(name, frame_id, captured_ns, now_ns, cause)
 
     def close(self) -> None:
-        """Stop, and give everything back; a second call does nothing."""
+        """Stop and release everything; a second call does nothing."""
         try:
             self.stop()
         finally:
@@ -131,25 +131,25 @@ class Work:
 
     # In the stream's thread
 
-    def _tell(self, prediction: Prediction) -> None:
-        """What is done with every prediction of the stream."""
-        self._take_live()
+    def _process(self, prediction: Prediction) -> None:
+        """Process a prediction of the stream."""
+        self._apply_live()
         before = self._newest.get(prediction.source)
         self._publish(prediction)
         self._rates.setdefault(prediction.source, Rate()).see(prediction.captured_ns)
         if before is None or (before.state, before.reason) != (prediction.state, prediction.reason):
-            self._changed()
+            self._on_state_change()
 
-    def _take_live(self) -> None:
-        """Parameters that may change while labels come."""
+    def _apply_live(self) -> None:
+        """Apply the parameters that may change while labelling."""
         self._events.min_confidence = self._live("event_min_confidence")
         self._annotated.fps = self._live("annotated_fps")
-        labelling = self._labelling  # a stop in another thread takes it away
+        labelling = self._labelling  # a stop in another thread sets it to None
         if labelling is not None:
             labelling.set_max_age_ms(self._live("max_age_ms") or None)
 
     def _publish(self, prediction: Prediction) -> None:
-        """One prediction in every form, with what it begins and ends."""
+        """Publish a prediction in every form, with its events."""
         origin = self._sources.origin(prediction)
         self._newest[prediction.source] = prediction
         is_change = self._changes.is_due(prediction)
@@ -158,7 +158,7 @@ class Work:
         for event in self._events.see(prediction, origin.stamp_ns):
             self._outputs.event(event, origin)
         if self._waiting is not None:
-            self._waiting.waits.see(prediction, holds=not prediction.is_stale(self.clock.now_ns()))
+            self._waiting.waits.see(prediction, is_valid=not prediction.is_stale(self.clock.now_ns()))
         now_ns = self.clock.now_ns()
         if self._annotated.is_due(prediction.source, now_ns):
             labelling = self._labelling  # as above
@@ -166,26 +166,26 @@ class Work:
             if frame is not None:
                 self._annotated.publish(frame, prediction, origin, now_ns)
 
-    # For others
+    # For other threads
 
-    def held(self) -> list[Prediction]:
-        """The predictions that hold now."""
+    def valid_predictions(self) -> list[Prediction]:
+        """Return the currently valid predictions."""
         now_ns = self.clock.now_ns()
         return [each for each in tuple(self._newest.values()) if not each.is_stale(now_ns)]
 
     def label_message(self, prediction: Prediction) -> Any:
-        """A prediction as ``ActionLabel``."""
+        """Convert a prediction to ``ActionLabel``."""
         message = self._messages.label()
         set_label(message, prediction, self._sources.origin(prediction))
         return message
 
     def look(self) -> None:
-        """Look at the topics' publishers; while labels come their cameras do that."""
+        """Check the topics' publishers; while labelling, their cameras do that."""
         if self._labelling is None:
             self._sources.look()
 
     def node_facts(self, name: str, lifecycle: str, fault: str, namesakes: int) -> NodeFacts:
-        """What is to be told of the node."""
+        """Return the state of the node, for diagnostics."""
         clock, labelling = self.clock, self._labelling
         return NodeFacts(
             name=name,
@@ -202,7 +202,7 @@ class Work:
         )
 
     def source_facts(self) -> list[SourceFacts]:
-        """What is to be told of each camera."""
+        """Return the state of each camera, for diagnostics."""
         labelling = self._labelling
         names = self._sources.names if labelling is None else labelling.names
         return [self._facts(name) for name in names]
@@ -214,21 +214,21 @@ class Work:
         return SourceFacts(name, prediction, age_ms, fps, self._sources.facts(name))
 
 
-def loaded(told: Parameters) -> Recognizer:
-    """The model that a node's parameters name.
+def loaded(parameters: Parameters) -> Recognizer:
+    """Load the model that a node's parameters name.
 
     Raises:
-        KdEdgeError: It is not there, damaged, not trusted, or nothing here runs it.
+        KdEdgeError: The model is missing, damaged, not trusted, or cannot be run here.
     """
     return Recognizer.load(
-        told.model or default_model(),
-        engine=cast("EngineName", told.engine),
-        threads=told.threads,
-        provider=cast("Provider", told.provider) if told.provider else None,
-        strict=told.strict,
-        self_test="accept" if told.accept_self_test else "raise",
-        valid_ms=told.valid_ms or None,
-        max_sources=max(MAX_SOURCES, len(told.topics)),
-        smooth_ms=None if told.smooth_ms < 0 else told.smooth_ms,
-        trust=told.trust or None,
+        parameters.model or default_model(),
+        engine=cast("EngineName", parameters.engine),
+        threads=parameters.threads,
+        provider=cast("Provider", parameters.provider) if parameters.provider else None,
+        strict=parameters.strict,
+        self_test="accept" if parameters.accept_self_test else "raise",
+        valid_ms=parameters.valid_ms or None,
+        max_sources=max(MAX_SOURCES, len(parameters.topics)),
+        smooth_ms=None if parameters.smooth_ms < 0 else parameters.smooth_ms,
+        trust=parameters.trust or None,
     )

@@ -224,7 +224,7 @@ def test_holes_of_a_depth_camera_are_no_darkness(watch) -> None:
     ((level, _, lines),) = of(advise(unsaid, V4L2), "light")
     (advice,) = (one for one in advise(unsaid, V4L2) if one.topic == "light")
     assert (level, lines) == ("problem", ())
-    assert advice.fix.endswith('if it measures depth, say so: band = "depth"')
+    assert advice.fix.endswith('if it measures depth, set band = "depth"')
     for band, manifest in (("depth", None), (None, tiny_manifest(band="depth"))):
         seen = watch(pictures, manifest, dtype="uint16", band=band)
         assert seen.band == "depth"
@@ -329,8 +329,8 @@ def test_pictures_are_compared_with_those_of_training(watch) -> None:
     assert dim.match.below > 0.9
     assert dim.match.judged["dark"] > 0.8
     told = of(advise(dim, V4L2, manifest), topic)
-    assert told[0][1].startswith("'tiny' takes ")
-    assert "for dark: mean 29.6 below 40" in told[0][1]
+    assert told[0][1].startswith("'tiny' rates ")
+    assert "as dark: mean 29.6 below 40" in told[0][1]
     assert "of the values lie below the window of 'tiny', 50 to 200, 0% above" in told[1][1]
     follows = tiny_manifest(value_range=(0, 50), preprocess=spec.model_copy(update={"window": PercentileWindow()}))
     seen = watch(many(scene(0, 100), scene(1, 100)), follows)

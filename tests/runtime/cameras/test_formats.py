@@ -52,10 +52,10 @@ def test_a_device_is_listed_with_its_formats_its_link_and_a_camera_file(with_dev
 
 
 def test_what_is_no_camera_has_a_fault(tmp_path: Path) -> None:
-    with pytest.raises(CameraError, match="does not tell its formats"):
+    with pytest.raises(CameraError, match="does not report its formats"):
         v4l2_formats.formats(tmp_path / "video0")
     (tmp_path / "video0").touch()
-    with pytest.raises(CameraError, match="does not tell its formats"):
+    with pytest.raises(CameraError, match="does not report its formats"):
         v4l2_formats.formats(tmp_path / "video0")
 
 

@@ -54,7 +54,7 @@ def test_a_network_camera_is_not_opened_and_its_password_not_shown(machine):
     found = {c.name: c for c in list_cameras(machine).configured}
     assert (found["door"].uri, found["door"].present) == ("rtsp://***@door/a?***", None)
     assert found["door"].fault == ""
-    assert "is no URL of a camera" in found["typo"].fault
+    assert "is not a camera URL" in found["typo"].fault
     assert "secret" not in repr(found)
 
 

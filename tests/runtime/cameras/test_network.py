@@ -155,11 +155,11 @@ def test_grey_counts_are_those_of_the_sender(pixel_format):
     ("path", "found"),
     [
         ("nothing", r"has no such stream \(404\)"),
-        ("closed", "wants credentials"),
-        ("forbidden", "wants credentials"),
-        ("page", "sends is no video"),
-        ("elsewhere", "cannot be opened|nobody listens"),  # redirected to a file of this machine
-        ("empty", "sends is no video"),
+        ("closed", "requires credentials"),
+        ("forbidden", "requires credentials"),
+        ("page", "does not send video"),
+        ("elsewhere", "cannot be opened|nothing listens"),  # redirected to a file of this machine
+        ("empty", "does not send video"),
         ("mute#open_timeout_ms=200", "no answer within 200 ms"),
         ("silent#open_timeout_ms=200", "no answer within 200 ms"),  # the headers, then nothing
     ],
@@ -187,8 +187,8 @@ def test_a_playlist_opens_no_file_of_this_machine(serve, tmp_path):
 @pytest.mark.parametrize(
     ("url", "found"),
     [
-        ("http://127.0.0.1:1/x", "nobody listens at 127.0.0.1:1"),
-        ("rtsp://127.0.0.1:1/x", "nobody listens at 127.0.0.1:1"),
+        ("http://127.0.0.1:1/x", "nothing listens at 127.0.0.1:1"),
+        ("rtsp://127.0.0.1:1/x", "nothing listens at 127.0.0.1:1"),
         ("http://no.such.host.invalid/x", "no host 'no.such.host.invalid'"),
         ("udp://192.0.2.1:5000", "cannot be opened"),  # an address of another machine
         ("udp://127.0.0.1:{port}#open_timeout_ms=200&read_timeout_ms=100", "no answer within 200 ms"),
@@ -201,7 +201,7 @@ def test_nobody_is_there(url, found):
 
 def test_rtsp_from_a_server_that_speaks_http(serve):
     server = serve({})
-    with pytest.raises(CameraError, match="is no video"):
+    with pytest.raises(CameraError, match="does not send video"):
         open_camera(server.url("x").replace("http", "rtsp"))
 
 
@@ -334,7 +334,7 @@ def test_the_clock_of_the_stream():
 
 def test_nothing_but_sound():
     port = free_udp_port()
-    with mpegts_sender(port, kind="sound"), pytest.raises(CameraError, match="holds audio, no pictures"):
+    with mpegts_sender(port, kind="sound"), pytest.raises(CameraError, match="has audio, no pictures"):
         open_camera(f"udp://127.0.0.1:{port}")
 
 
@@ -466,10 +466,10 @@ def test_tls_is_verified(tmp_path):
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("http://me:hunter#2@host/x", "is no URL of a camera"),
-        ("http://me:hunter/2@host/x", "is no URL of a camera"),
-        ("rtsp:/me:hunter2@host", r"without // behind it\..*--camera rtsp://\*\*\*@host"),
-        ("http://me:hunter2@host:99999/", "is no URL of a camera"),
+        ("http://me:hunter#2@host/x", "is not a camera URL"),
+        ("http://me:hunter/2@host/x", "is not a camera URL"),
+        ("rtsp:/me:hunter2@host", r"without // after it\..*--camera rtsp://\*\*\*@host"),
+        ("http://me:hunter2@host:99999/", "is not a camera URL"),
         ("rstp://me:hunter2@host/", "unknown kind"),
         ("me:hunter2@host/", r"'\*\*\*@host/' of unknown kind"),
         ("http://me:hunter2@host/" + "x" * 9000, "at most 8192 characters"),

@@ -173,7 +173,7 @@ def test_an_alternating_projector_needs_frames_that_tell(attached) -> None:
     opened = camera("realsense:?emitter=alternating")
     opened.open()
     try:
-        with pytest.raises(CameraError, match="do not tell whether the projector lit them"):
+        with pytest.raises(CameraError, match="do not show whether the projector was on"):
             read(opened, device, grey(1), 1000)
     finally:
         opened.close()

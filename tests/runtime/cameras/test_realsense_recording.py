@@ -99,7 +99,7 @@ def test_every_frame_with_its_stamp(recorded) -> None:
 def test_frames_that_the_projector_lit_are_left_out(recorded) -> None:
     values = [value for value, _, _ in frames_of(f"replay:{recorded('y8', lit=True)}?emitter=alternating")]
     assert values == list(range(0, FRAMES, 2))
-    with pytest.raises(DataError, match="does not tell which frames the projector lit"):
+    with pytest.raises(DataError, match="does not record which frames the projector lit"):
         frames_of(f"replay:{recorded('y8')}?emitter=alternating")
 
 

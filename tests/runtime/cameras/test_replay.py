@@ -156,7 +156,7 @@ def damaged(tmp_path, name):
     ("name", "message"),
     [
         ("text.npy", "cannot be replayed"),
-        ("float.npy", "it holds float64"),
+        ("float.npy", "it contains float64"),
         ("empty.npy", "it has no frame"),
         ("object.npy", "cannot be replayed"),
         ("zeros.avi", "it is not a video that PyAV or OpenCV can read"),

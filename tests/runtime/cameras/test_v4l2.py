@@ -83,7 +83,7 @@ def test_a_device_by_a_link(with_device, tmp_path):
 def test_another_rate_than_asked_for_is_told(with_device):
     done = with_device(READ, "v4l2:/dev/video0?fps=60", "-", "uint8", "1", "1", W=64, H=48, FPS=30)
     assert json.loads(done.stdout)["fps"] == 30
-    assert done.stderr == "camera v4l2:/dev/video0?fps=60: 60 frames/s were asked for, the driver gives 30\n"
+    assert done.stderr == "camera v4l2:/dev/video0?fps=60: 60 frames/s were requested, the driver gives 30\n"
 
 
 def test_format_follows_the_model(with_device):

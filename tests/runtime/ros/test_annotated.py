@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("cv2")
 
-from kd_edge.runtime.ros.annotated import annotated, shown, words
+from kd_edge.runtime.ros.annotated import annotated, caption, shown
 from kd_edge.types import Frame, LabelState, Prediction, Reason
 from tests.runtime.ros.predictions import predicted, stale
 
@@ -41,9 +41,9 @@ def test_the_bar_is_as_long_as_the_label_is_sure() -> None:
     picture = annotated(Frame(np.full((240, 320), 77, np.uint8), 0, 0, "ir"), predicted("wave", 0.75))
     assert picture.shape == (268, 320, 3)
     assert (picture[:240] == 77).all()
-    assert (picture[267, :240] == (0, 66, 0)).all()  # a third of green, below the words
+    assert (picture[267, :240] == (0, 66, 0)).all()  # a third of green, below the caption
     assert (picture[267, 240:] == 0).all()
-    assert (picture[240:] == (0, 200, 0)).all(axis=2).any()  # words
+    assert (picture[240:] == (0, 200, 0)).all(axis=2).any()  # caption
 
 
 def test_words_that_are_too_long_are_written_smaller() -> None:
@@ -64,7 +64,7 @@ def test_words_that_are_too_long_are_written_smaller() -> None:
     ],
 )
 def test_words(prediction: Prediction, text: str) -> None:
-    assert words(prediction) == text
+    assert caption(prediction) == text
 
 
 def test_a_line_of_pixels_is_not_made_gigabytes() -> None:

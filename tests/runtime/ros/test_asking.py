@@ -133,8 +133,8 @@ def test_time_that_is_over(graph: Graph, model: str) -> None:
 @pytest.mark.parametrize(
     ("label", "fields", "words"),
     [
-        ("wve", {}, "label 'wve' is none of the model's (did you mean 'wave'?)"),
-        ("wave", {"source": "left"}, "source 'left' is no camera of this node. Expected ir"),
+        ("wve", {}, "label 'wve' is not one of the model's (did you mean 'wave'?)"),
+        ("wave", {"source": "left"}, "source 'left' is not a camera of this node. Expected ir"),
         ("wave", {"min_confidence": 1.5}, "min_confidence 1.5"),
     ],
 )

@@ -29,7 +29,7 @@ def test_rclpy_absent_is_one_line_that_says_where_it_comes_from() -> None:
     with pytest.raises(ConfigError) as caught:
         open_camera("ros2:/camera/image_raw")
     assert str(caught.value) == (
-        "ROS 2's Python package 'rclpy' is not there. Expected a sourced ROS 2, or its wheels. Fix: source "
+        "ROS 2's Python package 'rclpy' is not installed. Expected a sourced ROS 2, or its wheels. Fix: source "
         "/opt/ros/$ROS_DISTRO/setup.bash, or pip install ros-kilted-rclpy ros-kilted-rmw-fastrtps-cpp "
         "ros-kilted-sensor-msgs ros-kilted-std-msgs"
     )
@@ -38,13 +38,13 @@ def test_rclpy_absent_is_one_line_that_says_where_it_comes_from() -> None:
 @pytest.mark.usefixtures("absent")
 def test_topics_cannot_be_listed_without_it_and_cameras_can() -> None:
     assert list_cameras().configured
-    with pytest.raises(ConfigError, match="ROS 2's Python package 'rclpy' is not there"):
+    with pytest.raises(ConfigError, match="ROS 2's Python package 'rclpy' is not installed"):
         list_cameras(ros=True)
 
 
 @pytest.mark.usefixtures("absent")
 def test_messages_absent_are_named() -> None:
-    with pytest.raises(ConfigError, match=r"'sensor_msgs' is not there.*pip install ros-kilted-sensor-msgs$"):
+    with pytest.raises(ConfigError, match=r"'sensor_msgs' is not installed.*pip install ros-kilted-sensor-msgs$"):
         load("sensor_msgs")
 
 
@@ -64,7 +64,7 @@ def test_what_keeps_ros_from_starting_is_told_apart() -> None:
     assert str(lacks).startswith("ROS 2 cannot load its middleware (librmw_fastrtps_cpp.so: cannot open")
     other = start_fault(ModuleNotFoundError("No module named 'rclpy._rclpy_pybind11'", name="rclpy._rclpy_pybind11"))
     python = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    assert str(other).startswith(f"rclpy was built for another Python than this one ({python})")
+    assert str(other).startswith(f"rclpy was built for a different Python than this one ({python})")
     unknown = start_fault(RuntimeError("failed to initialize rcl: no room\nand more"))
     assert str(unknown).startswith("ROS 2 cannot be used: rclpy: failed to initialize rcl: no room. Expected ")
 
@@ -106,10 +106,10 @@ def test_public_names_are_there_and_a_wrong_one_is_an_attribute_error() -> None:
     ("uri", "told"),
     [
         ("ros2:", "names no topic"),
-        ("ros2:camera 1", "'camera 1' is no topic"),
-        ("ros2://camera/image", "'//camera/image' is no topic"),
-        ("ros2:/1camera", "'/1camera' is no topic"),
-        ("ros2:~/image", "'~/image' is no topic"),
+        ("ros2:camera 1", "'camera 1' is not a topic name"),
+        ("ros2://camera/image", "'//camera/image' is not a topic name"),
+        ("ros2:/1camera", "'/1camera' is not a topic name"),
+        ("ros2:~/image", "'~/image' is not a topic name"),
         ("ros2:/image?reliability=sometimes", "reliability"),
         ("ros2:/image?depth=0", "depth"),
         ("ros2:/image?domain=233", "domain"),

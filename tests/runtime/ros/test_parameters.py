@@ -82,7 +82,7 @@ def test_others_parameters_are_none_of_ours() -> None:
     ("values", "found"),
     [
         ({"valid_ms": 0.5}, "parameter valid_ms 0.5"),
-        ({"camera": "ir0", "pair_slop_ms": 5.0}, "parameter pair_slop_ms beside camera"),
+        ({"camera": "ir0", "pair_slop_ms": 5.0}, "parameter pair_slop_ms together with camera"),
     ],
 )
 def test_what_does_not_go_together_is_refused(values: dict[str, Any], found: str) -> None:

@@ -124,9 +124,9 @@ def test_the_end_of_a_recording_ends_it(model: str, tmp_path: Path) -> None:
         (("-p", "depth:=1000"), {}, "not configured: parameter depth is 1000. Expected 1 to 100. Fix: correct it, or"),
         (("-p", "valid_ms:=500"), {}, "parameter valid_ms is 500. Expected a number with a decimal point (5.0). Fix:"),
         (("-p", "topics:=/image"), {}, "parameter topics is '/image'. Expected a list of texts ([/left/image, /right/"),
-        (("-p", "topic:=[/image]", "-p", "depth:=0"), {}, "parameter topic is none of this node's (did you mean 't"),
+        (("-p", "topic:=[/image]", "-p", "depth:=0"), {}, "parameter topic is not one of this node's (did you mean 't"),
         (("-p", "camera:=ir77"), {}, "ir77"),
-        (("-r", "1:=:"), {}, "error: ROS 2 does not take these arguments"),
+        (("-r", "1:=:"), {}, "error: ROS 2 does not accept these arguments"),
         (("-p", "camera:=realsense:"), {}, "one that ends in a colon is quoted: -p 'camera:=\"realsense:\"'"),
         ((), {"ROS_DOMAIN_ID": "999"}, "ROS_DOMAIN_ID"),
         ((), {"RMW_IMPLEMENTATION": "rmw_nobody"}, "rmw_nobody"),
@@ -149,7 +149,7 @@ def test_an_option_that_nobody_reads_is_refused() -> None:
     )  # fmt: skip
     assert process.returncode == 2
     assert process.stderr.splitlines() == [
-        "error: argument '--model' is nothing of ROS 2's. Expected parameters behind --ros-args: "
+        "error: argument '--model' is not a ROS 2 argument. Expected parameters after --ros-args: "
         "-p model:=student.onnx. Fix: --help shows them"
     ]
 

@@ -187,7 +187,7 @@ def test_why_nothing_comes(subscribe: Callable[..., ImageTopic], publisher: Publ
 def test_a_name_that_no_topic_can_have_is_one_line(subscribe: Callable[..., ImageTopic], name: str) -> None:
     with pytest.raises(ConfigError) as caught:
         subscribe(name)
-    assert caught.value.found.startswith(f"topic '{name[:80]}' cannot be one (")
+    assert caught.value.found.startswith(f"topic '{name[:80]}' is not valid (")
     with pytest.raises(ConfigError):
         subscribe(NAME, camera_info=name)
 

@@ -33,9 +33,11 @@ class Waiting:
     def _wake(self) -> None:
         self.woken += 1
 
-    def begin(self, *held: Prediction, tell: Any = None, is_cancelled: Any = lambda: False, **wanted: Any) -> Future:
+    def begin(
+        self, *held: Prediction, on_change: Any = None, is_cancelled: Any = lambda: False, **wanted: Any
+    ) -> Future:
         values = {"label": "wave", "source": "", "min_confidence": 0.5, "seconds": 2.0, **wanted}
-        future: Future = self.waits.begin(Wanted(**values), held, tell, is_cancelled)
+        future: Future = self.waits.begin(Wanted(**values), held, on_change, is_cancelled)
         return future
 
 
@@ -136,7 +138,7 @@ def test_closing_lets_all_go_and_takes_nobody() -> None:
 def test_changes_are_told_meanwhile() -> None:
     waiting, told = Waiting(), []
     held = predicted("clap")
-    waiting.begin(held, tell=told.append)
+    waiting.begin(held, on_change=told.append)
     for prediction in (predicted("clap", 0.9), stale(), stale(), predicted("wave", 0.25), predicted("wave", 0.9)):
         waiting.waits.see(prediction)
     assert [(p.label, p.confidence) for p in told] == [("clap", 0.75), (None, 0.0), ("wave", 0.25)]
@@ -149,10 +151,10 @@ def test_changes_are_told_meanwhile() -> None:
         ({"source": "left"}, ""),
         (
             {"label": "wve"},
-            "label 'wve' is none of the model's (did you mean 'wave'?). Expected one of wave, clap, throw",
+            "label 'wve' is not one of the model's (did you mean 'wave'?). Expected one of wave, clap, throw",
         ),
-        ({"label": ""}, "label '' is none of the model's. Expected one of wave, clap, throw"),
-        ({"source": "up"}, "source 'up' is no camera of this node. Expected left, right, or none"),
+        ({"label": ""}, "label '' is not one of the model's. Expected one of wave, clap, throw"),
+        ({"source": "up"}, "source 'up' is not a camera of this node. Expected left, right, or none"),
         ({"min_confidence": 1.5}, "min_confidence 1.5. Expected 0 to 1"),
         ({"min_confidence": float("nan")}, "min_confidence nan. Expected 0 to 1"),
         ({"seconds": -1.0}, "timeout -1 s. Expected 0 to 3600 s"),
@@ -167,5 +169,5 @@ def test_what_can_never_come_is_refused(changes: dict[str, Any], fault: str) -> 
 def test_a_label_that_ran_out_before_anybody_could_act_on_it_ends_no_wait() -> None:
     waiting = Waiting()
     future = waiting.begin()
-    waiting.waits.see(predicted("wave", 0.75), holds=False)
+    waiting.waits.see(predicted("wave", 0.75), is_valid=False)
     assert (future.answers, len(waiting.waits)) == ([], 1)

@@ -29,7 +29,7 @@ BOOLEANS = ["true", "false"]
 
 
 def arguments() -> list[DeclareLaunchArgument]:
-    """All arguments; an empty one leaves what the parameter file says."""
+    """Return all arguments; an empty one leaves the value of the parameter file."""
     share = FindPackageShare(PACKAGE)
     return [
         DeclareLaunchArgument(
@@ -122,12 +122,12 @@ def arguments() -> list[DeclareLaunchArgument]:
 
 
 def generate_launch_description() -> LaunchDescription:
-    """The arguments, and what they start."""
+    """Declare the arguments and start what they select."""
     return LaunchDescription([*arguments(), OpaqueFunction(function=start)])
 
 
 def start(context: LaunchContext) -> list[Action]:
-    """Driver, node and viewer, as the arguments say now that they are known."""
+    """Return the actions for driver, node and viewer, once the arguments are known."""
     given = {each.name: LaunchConfiguration(each.name).perform(context) for each in arguments()}
     topics = [topic.strip() for topic in given["topics"].split(",") if topic.strip()] or driver_topics(given)
     started = [*driver(given), *node(given, topics)]
@@ -137,21 +137,21 @@ def start(context: LaunchContext) -> list[Action]:
 
 
 def driver_topics(given: dict[str, str]) -> list[str]:
-    """What the driver publishes, below the namespace."""
+    """Return the driver's image topics, relative to the namespace."""
     if given["driver"] == "realsense":
         return [f"{CAMERA}/{REALSENSE[given['stream']][0]}"]
     return [f"{CAMERA}/image_raw"] if given["driver"] == "usb" else []
 
 
 def driver(given: dict[str, str]) -> list[Action]:
-    """The camera driver: in a container where one is named, else as a process."""
+    """Return the camera driver, in the named container or as a process."""
     if given["driver"] == "none":
         return []
     if given["driver"] == "realsense":
         program = {"package": "realsense2_camera", "name": CAMERA, "namespace": given["namespace"]}
         program["parameters"] = [realsense(given)]
         executable, plugin = "realsense2_camera_node", "realsense2_camera::RealSenseNodeFactory"
-    else:  # its topics have no name of their own in front: the namespace gives it
+    else:  # usb_cam does not prefix its topics with its name, so the namespace does
         program = {"package": "usb_cam", "name": CAMERA, "namespace": f"{given['namespace']}/{CAMERA}".lstrip("/")}
         program["parameters"] = [usb(given)]
         executable, plugin = "usb_cam_node_exe", "usb_cam::UsbCamNode"
@@ -162,19 +162,19 @@ def driver(given: dict[str, str]) -> list[Action]:
 
 
 def realsense(given: dict[str, str]) -> dict[str, object]:
-    """Parameters of realsense2_camera 4.55 and newer: one stream, nothing else."""
+    """Return parameters for realsense2_camera 4.55 and newer: one stream only."""
     stream, profile = given["stream"], REALSENSE[given["stream"]][2]
     emits = given["emitter"] == "on" or (given["emitter"] == "auto" and stream == "depth")
     chosen: dict[str, object] = {f"enable_{each}": each == stream for each in REALSENSE}
     width, height, fps = size_and_rate(given)
     chosen |= {profile: f"{width}x{height}x{fps}", "depth_module.emitter_enabled": int(emits)}
     if given["device"]:
-        chosen["serial_no"] = ParameterValue(given["device"], value_type=str)  # else its digits become a number
+        chosen["serial_no"] = ParameterValue(given["device"], value_type=str)  # otherwise its digits become a number
     return chosen
 
 
 def size_and_rate(given: dict[str, str]) -> tuple[int, int, int]:
-    """What the profile says: width and height in px, frames per second."""
+    """Parse the profile: width and height in px, frames per second."""
     asked = re.fullmatch("([1-9][0-9]{0,4})x([1-9][0-9]{0,4})x([1-9][0-9]{0,2})", given["profile"])
     if asked is None:
         raise ValueError(f"profile:={given['profile']}. Expected WIDTHxHEIGHTxFPS, such as 640x480x30")
@@ -183,7 +183,7 @@ def size_and_rate(given: dict[str, str]) -> tuple[int, int, int]:
 
 
 def usb(given: dict[str, str]) -> dict[str, object]:
-    """Parameters of usb_cam."""
+    """Return parameters for usb_cam."""
     width, height, fps = size_and_rate(given)
     device = given["device"] or "/dev/video0"
     size = {"image_width": width, "image_height": height, "framerate": float(fps)}
@@ -191,7 +191,7 @@ def usb(given: dict[str, str]) -> dict[str, object]:
 
 
 def node(given: dict[str, str], topics: list[str]) -> list[Action]:
-    """The action recognition node, and what drives it to active where this file does."""
+    """Return the action recognition node and, with lifecycle:=launch, its transitions to active."""
     environment = {"KD_EDGE_PYTHON": given["python"]} if given["python"] else {}
     made = LifecycleNode(
         package=PACKAGE,
@@ -209,7 +209,7 @@ def node(given: dict[str, str], topics: list[str]) -> list[Action]:
 
 
 def overrides(given: dict[str, str], topics: list[str]) -> dict[str, object]:
-    """Parameters that arguments set; they are stronger than the parameter file."""
+    """Return the parameters set by arguments; they override the parameter file."""
     chosen: dict[str, object] = {
         name: ParameterValue(given[name], value_type=str) for name in ("model", "camera") if given[name]
     }
@@ -226,7 +226,7 @@ def overrides(given: dict[str, str], topics: list[str]) -> dict[str, object]:
 
 
 def remapping(text: str) -> tuple[str, str]:
-    """FROM and TO of FROM:=TO."""
+    """Parse FROM:=TO."""
     old, separator, new = text.partition(":=")
     if not (old and separator and new):
         raise ValueError(f"remappings:={text}. Expected FROM:=TO, such as /diagnostics:=/robot/diagnostics")
@@ -234,7 +234,7 @@ def remapping(text: str) -> tuple[str, str]:
 
 
 def respawned(given: dict[str, str]) -> dict[str, object]:
-    """Whether what ends is started again, not faster than a camera comes back."""
+    """Return the respawn arguments; the delay gives a camera time to come back."""
     return {"respawn": given["respawn"] == "true", "respawn_delay": 2.0}
 
 
@@ -255,7 +255,7 @@ def driven_to_active(made: LifecycleNode) -> list[Action]:
 
 
 def viewer(given: dict[str, str], topics: list[str]) -> Node:
-    """RViz, whose picture is the first topic's."""
+    """Return RViz, showing the first topic."""
     namespace = given["namespace"].strip("/")
     below = f"/{namespace}/" if namespace else "/"
     image = topics[0].rpartition("=")[2] if topics else "image"
