@@ -88,7 +88,7 @@ class RosClock:
                 self._newest_ns = max(self._newest_ns, stamp_ns + self._offset_ns)
 
     def wall_ns(self) -> int:
-        """ROS time, the clock of header stamps, nanoseconds."""
+        """Same as ``now_ns``: header stamps are in ROS time, too."""
         return self._read()
 
     def suspended_ns(self) -> int:
