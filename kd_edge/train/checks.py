@@ -1,4 +1,4 @@
-"""What stops a run: losses or weights that are not finite, other recordings, batches that cannot be dealt out."""
+"""Checks that stop a run: non-finite losses or weights, changed recordings, batches that devices cannot share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kd_edge.train.recipe.teacher_stages import OnnxTeacherConfig
 
 
 def check_finite(losses: dict[str, float], stage: str, epoch: int, step: int, folder: Path) -> None:
-    """Refuse to go on when a loss is not finite; the state of the last epoch is kept."""
+    """Check that all losses are finite; otherwise the state of the last epoch is kept."""
     if all(math.isfinite(value) for value in losses.values()):
         return
     terms = ", ".join(f"{key} {value:.4g}" for key, value in losses.items())
@@ -29,7 +29,7 @@ def check_finite(losses: dict[str, float], stage: str, epoch: int, step: int, fo
 
 
 def check_weights(learner: nn.Module, stage: str, epoch: int, folder: Path) -> None:
-    """Refuse to save what the last step of an epoch may have ruined after its loss was still finite."""
+    """Check that weights are finite before they are saved: the last step may have broken them after a finite loss."""
     if all(bool(torch.isfinite(value).all()) for value in learner.state_dict().values()):
         return
     kept = f"the state after epoch {epoch - 1} is kept in {folder}" if epoch > 1 else "no epoch was finished"
@@ -41,22 +41,22 @@ def check_weights(learner: nn.Module, stage: str, epoch: int, folder: Path) -> N
 
 
 def _rate_of(stage: str) -> str:
-    """What a recipe calls the learning rate of a network, or of one of the student's stages."""
+    """Name of a stage's learning rate in a recipe."""
     return f"{stage}.learning_rate" if stage in ("student", "teacher") else f"learning_rate of the {stage} stage"
 
 
 def check_same_data(state: dict[str, Any] | None, material: Material, folder: Path) -> None:
-    """Refuse to resume on other recordings."""
+    """Check that a run resumes with the same recordings."""
     if state is not None and state["data_fingerprint"] != material.fingerprint:
         raise TrainingError(
-            f"the recordings differ from those {folder} was begun with",
+            f"the recordings differ from those with which {folder} was started",
             "the same recordings",
             "restore them, or start a new run",
         )
 
 
 def check_batches(recipe: Recipe, world: int) -> None:
-    """Refuse batches that the devices cannot share evenly."""
+    """Check that the devices can share batches evenly."""
     trained = {k: stage for k, stage in recipe.networks.items() if not isinstance(stage, OnnxTeacherConfig)}
     sizes = {f"{name}.batch_size": stage.batch_size for name, stage in trained.items()}
     for stage in (recipe.dense_stage, recipe.head_stage):

@@ -1,8 +1,8 @@
-"""Cross-fitting by subject: a head learns from what encoders regress that had not seen a clip's subject.
+"""Cross-fitting by subject: the head is trained on numbers regressed by encoders not trained on the clip's subject.
 
-An encoder regresses better on those it was trained on than on people it will meet; a head trained on the former trusts
-the numbers too much. So the training subjects are dealt into folds, and for each of them another encoder is trained on
-the others. What the student ships, and what every figure is of, is the encoder that all of them trained.
+An encoder regresses better for people in its training data than for new people, and a head trained on those numbers
+relies on them too much. The training subjects are therefore divided into folds, and for each fold an encoder is trained
+on the other subjects. The shipped student, and all reported figures, use the encoder trained on all subjects.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from kd_edge.train.recipe import Recipe
 
 
 def folds(material: Material) -> tuple[tuple[str, ...], ...]:
-    """The subjects that each further encoder is trained without, dealt out in turn; none without cross-fitting.
+    """Return the subjects left out by each further encoder; empty without cross-fitting.
 
     Raises:
-        ConfigError: More folds than training subjects, or a single subject.
+        ConfigError: There are more folds than training subjects, or only one subject.
     """
     crossfit = _crossfit(material.recipe)
     if crossfit is None:
@@ -28,17 +28,17 @@ def folds(material: Material) -> tuple[tuple[str, ...], ...]:
     if not 2 <= count <= len(subjects):
         raise ConfigError(
             f"crossfit = {crossfit!r} with {len(subjects)} training subjects ({', '.join(subjects)})",
-            "two folds at least, and a subject for each",
-            "lower crossfit of the head stage, or leave it out",
+            "at least two folds, with a subject each",
+            "lower crossfit of the head stage, or remove it",
         )
     return tuple(tuple(subjects[k::count]) for k in range(count))
 
 
 def without(material: Material, subjects: tuple[str, ...]) -> Material:
-    """What an encoder sees that is trained without some subjects, and judged by their clips."""
+    """Return the material without some subjects, with their clips for validation."""
     train = tuple(s for s in material.train if s.subject not in subjects)
     left_out = tuple(s for s in material.train if s.subject in subjects)
-    # Nobody knows whom a clip without a subject shows.
+    # A clip without a subject may show any person.
     dense_only = tuple(s for s in material.dense_only if s.subject and s.subject not in subjects)
     return replace(material, train=train, validation=left_out, dense_only=dense_only)
 
@@ -48,5 +48,5 @@ def _crossfit(recipe: Recipe) -> int | str | None:
 
 
 def _in_order(subject: str) -> tuple[int, str]:
-    """Numbers as numbers."""
+    """Sort key: numeric names by value."""
     return (int(subject) if subject.isdigit() else 0, subject)

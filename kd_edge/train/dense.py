@@ -1,4 +1,4 @@
-"""The dense stage: the backbone regresses, frame by frame, what a richer modality says of that moment."""
+"""The dense stage: the backbone regresses targets of a richer modality, frame by frame."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from kd_edge.train.recipe.student_stages import FeatureTargets
 from kd_edge.train.teachers.base import LabelLearner, Observation, Teacher
 
 EVALUATED_FRAMES = 16
-"""Frames of each validation clip whose targets are compared."""
+"""Number of frames evaluated per validation clip."""
 
 
 class DenseLearner(LabelLearner):
-    """A backbone in training on dense targets.
+    """Trains a backbone on dense targets.
 
     Args:
-        model: The student; its backbone alone is trained.
-        targets: What it regresses.
-        keep: Whether it regresses them itself; else a layer that is dropped afterwards does.
+        model: The student; only its backbone is trained.
+        targets: The targets.
+        keep: Whether the backbone regresses them itself; otherwise a layer does that is dropped afterwards.
     """
 
     answers = False
@@ -51,13 +51,13 @@ class DenseLearner(LabelLearner):
         self.register_buffer("number_weights", torch.from_numpy(targets.weights), persistent=False)
 
     def regress(self, frames: Tensor) -> Tensor:
-        """Frames (B, F, C, S, S) to the targets' numbers (B, F, M)."""
+        """Regress the targets (B, F, M) from frames (B, F, C, S, S)."""
         parts = [part for part in (*self.model.children(), self.regressor) if not isinstance(part, nn.Identity)]
         *encoder, regression = parts
         feature = frames.flatten(0, 1)  # (B*F, C, S, S)
         for part in encoder:
             feature = part(feature)
-        if self.spread is not None and self.training:  # of what is regressed from, which the student may not keep
+        if self.spread is not None and self.training:  # the regressor's input, which the student may not keep
             self.spread.add(feature, self.size)  # (B*F, D)
         regressed: Tensor = regression(feature)  # (B*F, D + M), or (B*F, M)
         return regressed[:, -self.size :].reshape(*frames.shape[:2], self.size)
@@ -65,14 +65,14 @@ class DenseLearner(LabelLearner):
     def forward(
         self, inputs: Tensor, labels: Tensor, seen: Sequence[Observation] | None = None, epoch: int = 1
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Losses of a batch of frames (B, F, C, S, S), whose ``labels`` are targets (B, F, M)."""
+        """Compute the losses of frames (B, F, C, S, S); ``labels`` are the targets (B, F, M)."""
         regressed = self.regress(inputs)
         value = dense_regression(regressed, labels, weights=self.get_buffer("number_weights"))
         return {"dense": value, "total": value}, regressed
 
 
 def frame_loaders(material: Material, stage: DenseStage, *, rank: int = 0, world: int = 1) -> Loaders:
-    """Random frames of the training clips, unlabelled ones too, that have any of the targets."""
+    """Make loaders of random frames of the training clips, including unlabelled ones, that have any target."""
     targets = material.dense_targets
     clips = material.student_clips(material.with_targets(material.dense_train), changing=True)
     batches = training_batches(material.recipe, stage, clips.pairs.samples, stage.batch_size, rank=rank, world=world)
@@ -83,44 +83,44 @@ def frame_loaders(material: Material, stage: DenseStage, *, rank: int = 0, world
 
 
 def _nobody_note(material: Material) -> str:
-    """How many clips without a label say nothing of whom they show: it may be somebody who is tested."""
+    """Note on unlabelled clips without a subject, which may show a person of the test side."""
     count = sum(sample.label == UNLABELLED and not sample.subject for sample in material.dense_only)
-    return f"{count} clips without a label name no subject: they may show somebody who is tested" if count else ""
+    return f"{count} clips without a label name no subject: they may show people of the test side" if count else ""
 
 
 def lacking_note(targets: DenseTargets, samples: Sequence[Sample]) -> str:
-    """How many of some clips lack each target, and why the first one does; empty where none does."""
+    """Describe how many clips lack each target, and why the first one does; empty if none does."""
     ids = {sample.id for sample in samples}
-    told = []
+    notes = []
     for name, lacks in targets.lacking.items():
         if lacking := sorted(ids & lacks.keys()):
-            told.append(f"{len(lacking)} of {len(ids)} clips lack {name} ({lacking[0]}: {lacks[lacking[0]]})")
-    return ", ".join(told)
+            notes.append(f"{len(lacking)} of {len(ids)} clips lack {name} ({lacking[0]}: {lacks[lacking[0]]})")
+    return ", ".join(notes)
 
 
 def take_features(
     material: Material, targets: DenseTargets, target: FeatureTargets, teacher: Teacher, device: torch.device, run: Path
 ) -> bool:
-    """Ask a trained teacher for what a dense stage regresses of it.
+    """Compute a trained teacher's features and add them to the dense targets.
 
     Args:
         material: The clips.
-        targets: Which lack it so far.
-        target: How it is regressed.
-        teacher: A network that sees images, or the stand-in of a frozen encoder, whose embeddings the material has.
-        device: Where.
-        run: The run directory, which keeps the components.
+        targets: The targets to complete.
+        target: Settings of the features.
+        teacher: An image network, or the placeholder of a frozen encoder whose embeddings are in the material.
+        device: Device of the computation.
+        run: The run directory, in which the principal components are stored.
 
     Returns:
-        That they are there.
+        True.
 
     Raises:
         DataError: No training clip has features.
-        TrainingError: The kept components are damaged, or there is no such teacher.
+        TrainingError: The stored components are damaged, or there is no such teacher.
     """
     space = material.feature_space
     if space is None:
-        raise TrainingError("a recipe without a teacher that sees images", "one", "add [teacher]")
+        raise TrainingError("a recipe without an image teacher", "one that has it", "add [teacher]")
     samples, stamps = (*material.dense_train, *material.validation), material.stamps_ns
     sides = (material.train, material.validation, material.dense_only)
     clips = StudentClips(material.dataset, samples, stamps, sides, material.recipe.seed)
@@ -149,17 +149,17 @@ def _encoded(
 ) -> Iterator[tuple[str, SeenClip | str]]:
     backbone = cast(ClipModel, teacher).backbone
     clips = material.teacher_clips(material.having("teacher", samples))
-    there = clips.pairs.samples
-    for position, sample in enumerate(there):
+    available = clips.pairs.samples
+    for position, sample in enumerate(available):
         stamps = clips.pairs.clips(position)[0].stamps_ns
         yield sample.id, SeenClip(stamps, encode(backbone, clips.still(position, np.arange(len(stamps))), device))
     for sample in samples:
-        if sample not in there:
+        if sample not in available:
             yield sample.id, material.caches["teacher"].skipped.get(sample.id, "the teacher was not shown it")
 
 
 def report(material: Material, learner: DenseLearner, kept: Selection, device: torch.device) -> DenseReport:
-    """What the stage came to: how much of each target's spread it explains on the validation clips."""
+    """Report the stage: the explained variance of each target on the validation clips."""
     targets = material.dense_targets
     ours = {sample.id for sample in material.dense_train}
     lacking = {name: len(ours & without.keys()) for name, without in targets.lacking.items()}
@@ -183,7 +183,7 @@ def report(material: Material, learner: DenseLearner, kept: Selection, device: t
 def explained_shares(
     learner: DenseLearner, loader: Iterable[Batch], targets: DenseTargets, device: torch.device
 ) -> dict[str, float | None]:
-    """Group -> 1 - mean square error / variance over a loader's frames; None where no frame has it."""
+    """Compute group -> 1 - mean squared error / variance over a loader's frames; None if no frame has the target."""
     learner.eval()
     found, wanted = [], []
     with torch.inference_mode():
@@ -194,8 +194,8 @@ def explained_shares(
     shares: dict[str, float | None] = {}
     for group in targets.groups:
         right, ours = truth[:, group.columns], regressed[:, group.columns]
-        there = ~np.isnan(right)
-        mean = np.where(there, right, 0).sum(axis=0) / np.maximum(there.sum(axis=0), 1)
-        spread = ((right - mean)[there] ** 2).sum()
-        shares[group.name] = round(1 - float(((right - ours)[there] ** 2).sum() / spread), 4) if spread else None
+        present = ~np.isnan(right)
+        mean = np.where(present, right, 0).sum(axis=0) / np.maximum(present.sum(axis=0), 1)
+        spread = ((right - mean)[present] ** 2).sum()
+        shares[group.name] = round(1 - float(((right - ours)[present] ** 2).sum() / spread), 4) if spread else None
     return shares

@@ -1,4 +1,4 @@
-"""Lightning Fabric: accelerator, devices, nodes and precision of a run, and what its processes tell one another."""
+"""Lightning Fabric: accelerator, devices, nodes and precision of a run, and communication of its processes."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ Made = TypeVar("Made")
 
 
 def make_fabric(recipe: Recipe, accelerator: str = "auto", devices: int | str = 1, nodes: int = 1) -> Fabric:
-    """Fabric for a recipe, without its notices on standard error: only the command line prints."""
+    """Make Fabric for a recipe, without its messages on standard error: only the command line prints."""
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     return Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, precision=recipe.precision)
 
 
 def first_alone(fabric: Fabric, make: Callable[[], Made]) -> Made | None:
-    """What each process makes, the first one before the others, which find its files there.
+    """Call a function in every process, in the first one before the others, which then find its files.
 
     Returns:
-        What was made; None in a process that need not go on, since the first one failed and tells why.
+        The result; None in a process that should end because the first one failed and reports why.
 
     Raises:
-        KdEdgeError: Making it failed in this process, which is the first one, or the only one that failed.
+        KdEdgeError: The call failed in this process, which is the first one or the only one that failed.
     """
     failure: KdEdgeError | None = None
     with fabric.rank_zero_first():
@@ -45,7 +45,7 @@ def first_alone(fabric: Fabric, make: Callable[[], Made]) -> Made | None:
 
 
 def share_statistics(fabric: Fabric, module: nn.Module) -> None:
-    """Give every process the first one's running statistics: each has gathered them from its own share of the clips."""
+    """Copy the running statistics of the first process to all, as each has seen only its own clips."""
     if fabric.world_size == 1:
         return
     first = fabric.broadcast({name: buffer.cpu() for name, buffer in module.named_buffers()})
@@ -55,7 +55,7 @@ def share_statistics(fabric: Fabric, module: nn.Module) -> None:
 
 
 def averaged(fabric: Fabric, *values: float) -> list[float]:
-    """The mean of each value over all processes."""
+    """Return the mean of each value over all processes."""
     if fabric.world_size == 1:
         return list(values)
     means = torch.tensor(values, dtype=torch.float64, device=fabric.device)

@@ -1,4 +1,4 @@
-"""What the trainer tells while it runs; the command line turns it into a progress bar."""
+"""Events of a training run; the command line shows them as a progress bar."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from kd_edge.rundir import MetricsLine, SourceNote, Spread, Summary
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Recordings are ready.
+    """The recordings are ready.
 
     Attributes:
         run: The run directory.
         classes: Number of classes.
-        train: Clips to train on.
-        validation: Clips to choose by.
-        test: Clips touched once, at the end.
+        train: Number of training clips.
+        validation: Number of validation clips.
+        test: Number of test clips, used once at the end.
         skipped: Sample id -> why it cannot be used.
         clip_seconds: Length of the live window.
-        device: What trains, for example ``cpu`` or ``cuda:0``.
+        device: Device of the training, for example ``cpu`` or ``cuda:0``.
         threads: CPU threads of PyTorch.
-        resumed: Where an interrupted run goes on, for example ``student after epoch 12``; None for a new run.
-        teacher_run: The run whose teacher is taken, if any.
-        dense_run: The run whose dense stage is taken, if any.
-        not_taken: Runs that had the very teacher or dense stage, but trained on other clips, where no other one had it.
+        resumed: Where an interrupted run continues, for example ``student after epoch 12``; None for a new run.
+        teacher_run: The run whose teacher is used, if any.
+        dense_run: The run whose dense stage is used, if any.
+        not_taken: Runs with the same teacher or dense stage that are not used because their clips differ.
     """
 
     run: Path
@@ -45,22 +45,21 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class FineTuned:
-    """The student begins with the weights of a source; ``note`` says which, and what is new."""
+    """The student starts from the weights of a source; ``note`` lists what was used and what is new."""
 
     note: SourceNote
 
 
 @dataclass(frozen=True, slots=True)
 class StageStarted:
-    """The teacher's or the student's training begins or goes on.
+    """A stage of teacher or student starts or continues.
 
     Attributes:
-        stage: Its name.
-        epochs: In all.
-        steps_per_epoch: Of the optimiser.
-        first_epoch: Where it begins or goes on.
-        note: What else is worth knowing of it: whom an encoder is trained without, which targets its clips
-            lack, what features take in memory.
+        stage: Name of the stage.
+        epochs: Total number of epochs.
+        steps_per_epoch: Optimiser steps per epoch.
+        first_epoch: The first epoch to run.
+        note: Further information, such as subjects left out, targets that clips lack, or the memory of features.
     """
 
     stage: str
@@ -72,7 +71,7 @@ class StageStarted:
 
 @dataclass(frozen=True, slots=True)
 class StepDone:
-    """One optimiser step; ``epoch`` and ``step`` count from 1, ``losses`` are by name, with ``total``."""
+    """An optimiser step is done; ``epoch`` and ``step`` count from 1, ``losses`` are by name, with ``total``."""
 
     stage: str
     epoch: int
@@ -83,7 +82,7 @@ class StepDone:
 
 @dataclass(frozen=True, slots=True)
 class EpochDone:
-    """One epoch; ``metrics`` is the line written to ``metrics.jsonl``."""
+    """An epoch is done; ``metrics`` is the line written to ``metrics.jsonl``."""
 
     stage: str
     epoch: int
@@ -92,7 +91,7 @@ class EpochDone:
 
 @dataclass(frozen=True, slots=True)
 class Collapsed:
-    """The student's embeddings have collapsed in an epoch, which is told once a stage; training goes on."""
+    """The student's embeddings have collapsed; reported once per stage, and training continues."""
 
     stage: str
     epoch: int
@@ -108,7 +107,7 @@ class Collapsed:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The run is complete: its directory and its summary."""
+    """The run is complete."""
 
     run: Path
     summary: Summary

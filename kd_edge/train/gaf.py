@@ -1,4 +1,4 @@
-"""Gramian angular fields: a signal over time as an image of the angles between its moments.
+"""Gramian angular fields: a signal over time as an image of the angles between its samples.
 
 Source: Wang and Oates, "Imaging time-series to improve classification and imputation", IJCAI 2015; Eq. 1-3 of Liu et
 al., "Semantics-aware adaptive knowledge distillation for sensor-to-vision action recognition", IEEE TIP 2021.
@@ -22,28 +22,28 @@ GafMethod = Literal["summation", "difference"]
 def gramian_angular_field(
     signal: Tensor, *, method: GafMethod = "summation", value_range: tuple[float, float] | None = None
 ) -> Tensor:
-    """Scale a signal to [-1, 1], read it as cosines of angles phi, and compare every moment with every other.
+    """Scale a signal to [-1, 1], interpret it as cosines of angles phi, and compare every sample with every other.
 
     ``summation`` is cos(phi_i + phi_j) = x_i x_j - s_i s_j with s = sqrt(1 - x^2); ``difference`` is
     sin(phi_i - phi_j) = s_i x_j - x_i s_j, phi = arccos(x): the sign of pyts, the opposite of the arcsin form.
 
-    Without ``value_range`` each signal is scaled by its own least and greatest value (Eq. 1), which loses its level and
-    amplitude; a constant one counts as x = 1 everywhere. A signal with a value that is not finite then becomes NaN
-    altogether: to find such values is the reader's job.
+    Without ``value_range`` each signal is scaled by its own minimum and maximum (Eq. 1), which loses its level and
+    amplitude; a constant signal gives x = 1 everywhere. A signal with a non-finite value then becomes NaN completely;
+    such values have to be detected when the signal is read.
 
-    It can be differentiated in the signal. Where x is -1 or 1 the slope of s is infinite; s counts as constant there.
+    Differentiable in the signal. Where x is -1 or 1 the slope of s is infinite, and s is treated as constant.
 
     Args:
-        signal: (..., n), n >= 1, of a floating type; half precision is widened first.
-        method: Which field.
-        value_range: The sensor's lowest and highest value; the signal is scaled by them and cut off outside, which
-            keeps its level (gravity) and amplitude. A NaN stays in its own row and column.
+        signal: (..., n), n >= 1, of a floating type; half precision is converted to float32 first.
+        method: Kind of field.
+        value_range: Lowest and highest value of the sensor. The signal is scaled by them and clipped, which keeps its
+            level (gravity) and amplitude. A NaN affects only its own row and column.
 
     Returns:
         (..., n, n) float32, in [-1, 1].
 
     Raises:
-        TrainingError: No values or integers, an unknown method, or a range that is none.
+        TrainingError: There are no values, they are integers, the method is unknown, or the range is invalid.
     """
     check_choice("method", method, GafMethod)
     _check_signal(signal)
@@ -55,14 +55,14 @@ def gramian_angular_field(
 
 
 def _angles(signal: Tensor, value_range: tuple[float, float] | None) -> tuple[Tensor, Tensor]:
-    """Cosine x and sine s >= 0 of every moment's angle, float32.
+    """Cosine x and sine s >= 0 of every sample's angle, float32.
 
-    From u = (1 + x) / 2 and v = (1 - x) / 2, both straight from the signal: 1 - x^2 would lose half of the digits of s
-    beside -1 and 1.
+    Computed from u = (1 + x) / 2 and v = (1 - x) / 2, both directly from the signal: 1 - x^2 would lose half of the
+    digits of s near -1 and 1.
     """
     if value_range is None:
         low, high = signal.amin(-1, keepdim=True), signal.amax(-1, keepdim=True)
-        half = high / 2 - low / 2  # halves first: the span of great values overflows
+        half = high / 2 - low / 2  # halved first, because the span of large values overflows
         constant = half == 0
         span = torch.where(constant, torch.ones_like(half), half)
         # a constant signal: u = 1, v = 0

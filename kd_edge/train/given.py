@@ -1,4 +1,4 @@
-"""Trained teachers that are given: whether they fit, and their weights."""
+"""Teachers given as trained weights: compatibility checks and loading."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from kd_edge.train.recipe.teacher_stages import OnnxTeacherConfig, TrainedTeache
 from kd_edge.train.results.run import Run, load_recipe
 
 _SETTINGS = "sensor_teacher"
-"""Key of a weights file's metadata."""
+"""Key in the metadata of a weights file."""
 _FIX = "correct teacher.weights, or remove it to train the teacher"
 
 
 def teacher_weights(given: Path) -> Path:
-    """The file of a recipe's ``teacher.weights``: itself, or a run's teacher, or its student where it had none."""
+    """Return the file for ``teacher.weights``: the path itself, or a run's teacher, or its student if it had none."""
     if not given.is_dir():
         return given
     if (given / TEACHER).exists() or ((given / RECIPE).is_file() and not (given / STUDENT).is_file()):
@@ -34,10 +34,10 @@ def teacher_weights(given: Path) -> Path:
 
 
 def check_readable(recipe: Recipe) -> None:
-    """Refuse files of weights that cannot be read, before recordings are decoded for them.
+    """Check that all files of weights can be read, before recordings are decoded.
 
     Raises:
-        TrainingError: Names the first one.
+        TrainingError: A file cannot be read; the first one is named.
     """
     for name, stage in recipe.networks.items():
         if isinstance(stage, OnnxTeacherConfig):
@@ -59,8 +59,8 @@ def take_weights(model: nn.Module, given: Path, config: TrainedTeacher, labels: 
         labels: Its class names.
 
     Raises:
-        TrainingError: Unreadable, of another network, or trained for something else: other classes, or sensors, signals
-            or networks of sensors that differ.
+        TrainingError: The weights cannot be read, are of another network, or were trained for other classes, sensors,
+            signals or sensor networks.
     """
     check_classes(given, labels)
     check_settings(given, config)
@@ -68,10 +68,10 @@ def take_weights(model: nn.Module, given: Path, config: TrainedTeacher, labels: 
 
 
 def check_classes(given: Path, labels: Sequence[str]) -> None:
-    """Refuse the teacher of a run that knows other classes, as many as they may be.
+    """Check that the teacher of a run has the same classes.
 
     Raises:
-        TrainingError: The run's class names differ.
+        TrainingError: The class names differ.
     """
     if not (given / SUMMARY).exists():
         return
@@ -87,10 +87,10 @@ def check_classes(given: Path, labels: Sequence[str]) -> None:
 
 
 def check_settings(given: Path, config: TrainedTeacher) -> None:
-    """Refuse a teacher that saw its signals otherwise, where its run or its file says how it did.
+    """Check that a teacher of sensors had the same settings, if its run or its file records them.
 
     Raises:
-        TrainingError: Names the first setting that differs.
+        TrainingError: A setting differs; the first one is named.
     """
     trained, wanted = _trained_with(given), config.trained_for
     for name, value in wanted.items():
@@ -104,12 +104,12 @@ def check_settings(given: Path, config: TrainedTeacher) -> None:
 
 
 def weights_metadata(config: TrainedTeacher) -> dict[str, str] | None:
-    """What a teacher's file says beside its weights, for ``check_settings``; nothing where the network says it all."""
+    """Return the metadata of a teacher's file for ``check_settings``; None if the network determines everything."""
     return {_SETTINGS: json.dumps(config.trained_for)} if config.trained_for else None
 
 
 def _trained_with(given: Path) -> dict[str, Any]:
-    """Settings of a trained teacher, from the recipe of its run or from its file; empty where neither tells."""
+    """Settings of a trained teacher, from the recipe of its run or from its file; empty if neither has them."""
     if (given / RECIPE).is_file():
         teacher = load_recipe(given).teacher
         return {} if teacher is None else teacher.trained_for
@@ -120,7 +120,7 @@ def _trained_with(given: Path) -> dict[str, Any]:
         with safe_open(path, "pt") as file:
             found: dict[str, Any] = json.loads((file.metadata() or {}).get(_SETTINGS, "{}"))
     except (SafetensorError, OSError, ValueError):
-        return {}  # what is wrong with the file is told when its weights are loaded
+        return {}  # reported when the weights are loaded
     return found if isinstance(found, dict) else {}
 
 
@@ -128,12 +128,12 @@ def load_trained(model: nn.Module, path: Path, fix: str = _FIX) -> None:
     """Load the weights of a trained teacher.
 
     Args:
-        model: To load them into.
-        path: Their file.
-        fix: What to do when it is unreadable, or of another network.
+        model: The network.
+        path: The file of weights.
+        fix: Advice for the error message.
 
     Raises:
-        TrainingError: It is.
+        TrainingError: The file cannot be read or is of another network.
     """
     fault = load_whole(model, local_state(path, fix), "teacher")
     if fault:

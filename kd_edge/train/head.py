@@ -18,12 +18,12 @@ from kd_edge.train.teachers.base import LabelLearner, Observation
 
 
 class HeadLearner(LabelLearner):
-    """A head in training on windows (B, T, D) of features; as a model of its own it classifies them.
+    """Trains a head on windows (B, T, D) of features.
 
     Args:
         head: The temporal head.
-        stage: How it is trained.
-        class_weights: (K,) of the classes in the cross-entropy; None takes 1.
+        stage: Settings of the stage.
+        class_weights: (K,) class weights of the cross-entropy; None means 1.
     """
 
     def __init__(self, head: nn.Module, stage: HeadStage, class_weights: Tensor | None = None) -> None:
@@ -33,7 +33,7 @@ class HeadLearner(LabelLearner):
     def forward(
         self, inputs: Tensor, labels: Tensor, seen: Sequence[Observation] | None = None, epoch: int = 1
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Losses of a batch of windows, see ``LabelLearner.forward``; mixed in pairs where the stage says so."""
+        """Compute the losses of a batch of windows, with mixup if the stage has it; see ``LabelLearner.forward``."""
         if self._mixup == 0 or len(labels) < 2:
             return super().forward(inputs, labels, seen, epoch)
         share = torch.distributions.Beta(self._mixup, self._mixup).sample().to(inputs)
@@ -53,12 +53,12 @@ def feature_loaders(
     rank: int = 0,
     world: int = 1,
 ) -> Loaders:
-    """Encode the training and validation clips with a student's backbone, which stays as it is.
+    """Encode the training and validation clips with a student's frozen backbone and make loaders of the features.
 
-    Training clips of a subject in ``of_subjects`` are encoded by the backbone there, that had not seen them.
+    Training clips of a subject in ``of_subjects`` are encoded by that backbone, which was not trained on them.
 
     Raises:
-        TrainingError: The features do not fit into memory.
+        TrainingError: The features do not fit in memory.
     """
     recipe, size = material.recipe, model.backbone.feature_size
     model.backbone.to(device)

@@ -1,4 +1,4 @@
-"""The networks of a run: built from the recipe, with initial or trained weights."""
+"""Build the networks of a run from the recipe, with initial or trained weights."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from kd_edge.train.teachers.onnx import OnnxTeacher
 from kd_edge.train.teachers.sensors import SensorTeacher
 
 TEACHERS: dict[str, type[Teacher]] = {"images": ImageTeacher, "sensors": SensorTeacher, "onnx": OnnxTeacher}
-"""The kinds of teachers, by the ``kind`` of their settings."""
+"""Teacher classes by the ``kind`` of their settings."""
 
 
 def build_student(material: Material) -> ClipModel:
-    """The recipe's student with its initial weights; the same for the same seed."""
+    """Build the student with its initial weights, which depend only on the seed."""
     return begin_student(material)[0]
 
 
 def begin_student(material: Material) -> tuple[ClipModel, SourceNote | None]:
-    """The recipe's student with its initial weights, and what it was fine-tuned from, where it was."""
+    """Build the student with its initial weights; also return the note on its source when fine-tuning."""
     recipe = material.recipe
-    source = open_source(recipe.student)  # before the seed: rebuilding a run's student draws random numbers
+    source = open_source(recipe.student)  # before seeding, because rebuilding a run's student draws random numbers
     _seed(recipe, "student")
     model = image_network(material.student, recipe.first_segments, len(material.dataset.labels))
     if source is not None:
@@ -46,7 +46,7 @@ def begin_student(material: Material) -> tuple[ClipModel, SourceNote | None]:
 
 
 def begin_head(model: ClipModel, material: Material, stage: HeadStage) -> None:
-    """Give a student the number of segments it ships with, and a new head where the stage starts with one."""
+    """Set the student's final number of segments, and build a new head if the stage starts with one."""
     recipe = material.recipe
     model.segments = recipe.segments
     if stage.start == "new":
@@ -55,7 +55,7 @@ def begin_head(model: ClipModel, material: Material, stage: HeadStage) -> None:
 
 
 def build_teacher(material: Material, config: AnyTeacher) -> Teacher:
-    """The recipe's teacher with its initial weights; the same for the same seed."""
+    """Build the teacher with its initial weights, which depend only on the seed."""
     recipe, dataset = material.recipe, material.dataset
     _seed(recipe, "teacher")
     return TEACHERS[config.kind].build(config, recipe.first_segments, len(dataset.labels), dataset)
@@ -66,9 +66,9 @@ def _seed(recipe: Recipe, name: str) -> None:
 
 
 def student_learner(material: Material, teacher: Teacher | None) -> Learner:
-    """A new student and what trains it: labels, and the recipe's losses where there is a teacher."""
+    """Build the student and its learner: labels, and with a teacher the recipe's losses."""
     recipe, stage = material.recipe, material.recipe.student
-    student, source = begin_student(material)  # adapters' weights are of the random numbers that follow
+    student, source = begin_student(material)  # before the learner, whose adapters draw the next random numbers
     learner = Learner(
         student,
         recipe.teacher_losses if teacher is not None else (),
@@ -86,7 +86,7 @@ def student_learner(material: Material, teacher: Teacher | None) -> Learner:
 
 
 def _dense_term(material: Material, student: ClipModel) -> DenseTerm | None:
-    """What regresses dense targets beside the labels, where the recipe has that loss."""
+    """The dense loss in addition to the labels, if the recipe has it."""
     recipe = material.recipe
     if recipe.dense_loss is None:
         return None
@@ -95,6 +95,6 @@ def _dense_term(material: Material, student: ClipModel) -> DenseTerm | None:
 
 
 def _black(spec: Preprocess) -> Tensor:
-    """A black pixel as the network sees it, (C,)."""
+    """A black pixel after normalisation, (C,)."""
     mean, std = (torch.tensor(values).expand(spec.input_channels) for values in (spec.mean, spec.std))
     return -mean / std

@@ -12,11 +12,10 @@ from kd_edge.train.recipe.stages import Training
 
 
 def make_optimiser(module: nn.Module, stage: Training) -> torch.optim.Optimizer:
-    """SGD with momentum, Adam or AdamW; weight decay on weights only.
+    """Make SGD with momentum, Adam or AdamW; weight decay applies to weights only.
 
-    Biases, classifier and what of a fine-tuned student begins anew learn at their own rates (TSN, TSM).
-
-    Every group carries ``rate``, its learning rate relative to the stage's.
+    Biases, the classifier and new layers of a fine-tuned student have their own learning rates (TSN, TSM). Every group
+    has a key ``rate``, its learning rate relative to the stage's.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
@@ -34,7 +33,7 @@ def make_optimiser(module: nn.Module, stage: Training) -> torch.optim.Optimizer:
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """Give every group its share of a learning rate."""
+    """Set the learning rate of every group, scaled by its ``rate``."""
     for group in optimiser.param_groups:
         group["lr"] = rate * group["rate"]
 
@@ -49,9 +48,9 @@ def _rate(module: nn.Module, name: str, stage: Training) -> float:
 
 
 def learning_rate(stage: Training, step: int, steps: int) -> float:
-    """Learning rate of a step, 0-based, of ``steps``: a function of progress alone, so resuming needs no state.
+    """Return the learning rate of step ``step`` (0-based) of ``steps``, which depends on progress alone.
 
-    ``step``: times ``decay`` every ``decay_epochs``, or at 50 % and again at 75 % (TSN). ``one_cycle``: a cosine from
+    ``step``: multiplied by ``decay`` every ``decay_epochs``, or at 50 % and 75 % (TSN). ``one_cycle``: a cosine from
     1/25 up to the full rate over the first 30 %, then a cosine down to 1/10000 (Smith and Topin, "Super-Convergence",
     2018).
     """

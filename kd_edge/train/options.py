@@ -1,26 +1,26 @@
-"""The choices that the losses offer, each named once: recipes offer them, functions check them. Imports no torch."""
+"""Options of the losses, shared by recipes and functions. Does not import torch."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 Segments = Literal["mean", "fold"]
-"""What of a clip is a sample: the mean over its segments, or every segment."""
+"""Samples of a clip: the mean over its segments, or every segment."""
 
 Reduction = Literal["mean", "sum"]
-"""Over the elements of one sample."""
+"""Reduction over the elements of a sample."""
 
 Scale = Literal["mean", "l2norm", "median", "sum"]
-"""Distance of the sample graphs of MGCAM."""
+"""Distance in the sample graphs of MGCAM."""
 
 Graph = Literal["intra", "cross"]
 """Edges between the samples of one network, or from the student's to the teacher's."""
 
 Pairs = Literal["matched", "all"]
-"""Which of two networks' stages are compared."""
+"""Stages of two networks that are compared."""
 
 Align = Literal["conv", "channel_mean"]
-"""How maps of different channel counts are compared."""
+"""Comparison of maps with different numbers of channels."""
 
 AttentionVariant = Literal["squared", "paper", "sakdn"]
 """Forms of attention transfer."""
@@ -32,16 +32,16 @@ CcskdVariant = Literal["always", "cifar"]
 """Schedules of CCSKD."""
 
 Slope = Literal["official", "stable", "norm"]
-"""How Eq. 15 of GSDM divides."""
+"""Division in Eq. 15 of GSDM."""
 
 ClassEmbedding = Literal["hard", "soft"]
-"""A sample's class vector: the likeliest class' or the expected one."""
+"""Class vector of a sample: that of the most likely class, or the expected one."""
 
 Weighting = Literal["scalar", "channel"]
-"""How Eq. 16 of GSDM weighs a map's channels."""
+"""Channel weights in Eq. 16 of GSDM."""
 
 Ablation = Literal["zeros", "black"]
-"""A clip without content: zeros of the normalised input, or black pixels."""
+"""Clip without content: zeros after normalisation, or black pixels."""
 
 Teachers = Literal["mean", "attention"]
-"""How several teachers count."""
+"""Weights of several teachers."""

@@ -1,4 +1,4 @@
-"""A dry run: everything a recipe would do once, on a few clips, with nothing written but the frames it decoded."""
+"""A dry run: every part of a training once, on a few clips, writing only the cache of decoded frames."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ from kd_edge.train.teachers.base import LabelLearner, Shape, Teacher
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """What one step of a recipe's student looks like.
+    """Result of a dry run.
 
     Attributes:
-        samples: Clips of the protocol: training, validation, test.
+        samples: Number of training, validation and test clips.
         inputs: Shape of a batch by stage, (B, T, C, S, S).
-        parameters: By stage, and ``adapters`` of the losses.
+        parameters: Number of parameters by stage, and of the losses' ``adapters``.
         student_layers: Tapped layer of the student -> its output for one frame.
         teacher_layers: Tapped layer of the teacher -> its output for one frame.
-        losses: Terms of the first step before their weights, with ``total``.
-        weights: The terms' weights in the first epoch.
-        seconds: Time of that step on this machine, teacher's forward pass included.
+        losses: Unweighted terms of the first step, with ``total``.
+        weights: Weights of the terms in the first epoch.
+        seconds: Time of that step on this machine, including the teacher's forward pass.
         steps_per_epoch: Steps of the student over all its training clips.
-        dense: What the loss of a dense stage begins with; None without one, or where only a trained teacher could tell.
-        source: What the student would be fine-tuned from; None where it would not.
+        dense: First loss of the dense stage; None without one, or if its targets need a trained teacher.
+        source: Source of fine-tuning; None without one.
     """
 
     samples: tuple[int, int, int]
@@ -61,17 +61,17 @@ class Rehearsal:
 
 
 def rehearse(recipe: Recipe, data_root: Path | None = None, *, progress: Progress | None = None) -> Rehearsal:
-    """Check a recipe against its data set, build its networks and take one training step of each.
+    """Check a recipe against its data set, build its networks and run one training step of each.
 
-    Only the clips of one batch are decoded; all other recordings may be damaged without this noticing.
+    Only the clips of one batch are decoded, so damage in other recordings is not noticed.
 
     Args:
-        recipe: What would be trained.
+        recipe: The recipe.
         data_root: Folder with the recordings.
         progress: Called while clips are decoded.
 
     Raises:
-        KdEdgeError: What would stop the training at its start.
+        KdEdgeError: The training could not start.
     """
     before = torch.get_num_threads()
     if recipe.threads is not None:
@@ -80,14 +80,16 @@ def rehearse(recipe: Recipe, data_root: Path | None = None, *, progress: Progres
         check_batches(recipe, world=1)
         clips = max(recipe.student.batch_size, recipe.teacher.batch_size if recipe.teacher else 0)
         material = gather_material(recipe, data_root, progress, at_most=clips)
-        folds(replace(material, train=_protocol(material)[0]))  # of all training subjects, not of these few clips'
+        folds(
+            replace(material, train=_protocol(material)[0])
+        )  # with all training subjects, not only those of these clips
         teacher = None
         if recipe.teacher is not None:
             teacher = build_teacher(material, recipe.teacher)
             if isinstance(recipe.teacher, OnnxTeacherConfig):
-                pass  # it has no weights, and was asked while the clips were read
+                pass  # no weights; it was run while the clips were read
             elif recipe.teacher.weights is None:
-                # Another copy: after a single step a network is no teacher, its statistics are hardly begun.
+                # A separate copy, because the statistics of a network after one step are not usable.
                 another = build_teacher(material, recipe.teacher)
                 weights = material.class_weights("teacher")
                 learner = another.learner(recipe.teacher, material.class_vectors, weights)
@@ -102,7 +104,7 @@ def rehearse(recipe: Recipe, data_root: Path | None = None, *, progress: Progres
 
 
 def _step(material: Material, name: str, learner: LabelLearner, teacher: Teacher | None) -> Rehearsal:
-    """One optimiser step of a stage on its first batch."""
+    """Run one optimiser step of a stage on its first batch."""
     recipe, stage = material.recipe, material.trained(name)
     train, validation, test = _protocol(material)
     fabric = make_fabric(recipe)
@@ -133,7 +135,7 @@ def _step(material: Material, name: str, learner: LabelLearner, teacher: Teacher
 
 
 def _dense_step(material: Material) -> float | None:
-    """One optimiser step of the dense stage, and its loss."""
+    """Run one optimiser step of the dense stage and return its loss."""
     stage = material.recipe.dense_stage
     if stage is None or stage.features is not None:
         return None
@@ -145,23 +147,23 @@ def _dense_step(material: Material) -> float | None:
 
 
 def _protocol(material: Material) -> tuple[tuple[Sample, ...], tuple[Sample, ...], tuple[Sample, ...]]:
-    """All clips of the recipe's training, validation and test side."""
+    """All training, validation and test clips of the recipe."""
     recipe, split = material.recipe, material.dataset.split(material.recipe.split)
     return *training_sides(split, recipe.validation_subjects, recipe.validation_trials), split.test
 
 
 def count(module: nn.Module | None) -> int:
-    """Number of parameters."""
+    """Return the number of parameters."""
     return 0 if module is None else sum(p.numel() for p in module.parameters())
 
 
 def rehearse_losses(learner: Learner, recipe: Recipe, teacher: Teacher) -> None:
-    """Show both networks two empty clips, so that a layer that does not fit stops a run before its teacher is trained.
+    """Run both networks on two empty clips, so that layers that do not fit stop a run before its teacher is trained.
 
-    The networks stay as they are.
+    The networks are not changed.
 
     Raises:
-        TrainingError: What a loss says of the layers it looks at.
+        TrainingError: A loss does not accept its layers.
     """
     if recipe.clip_shapes is None:
         return

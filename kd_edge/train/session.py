@@ -1,4 +1,4 @@
-"""What the stages of one run share."""
+"""State shared by the stages of a run."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Session:
     Attributes:
         fabric: Device, precision and processes.
         folder: The run directory.
-        material: The recordings as they are used.
-        state: What an interrupted run had saved last; None begins.
-        selections: What each finished stage kept.
-        teacher_run: A finished run with the very same teacher, whose weights are taken.
-        dense_run: Likewise with the very same dense stage.
-        not_taken: Where none of those that had either trained on the same clips: these runs.
+        material: The prepared recordings.
+        state: Last saved state of an interrupted run; None for a new run.
+        selections: Selected weights of each finished stage.
+        teacher_run: A finished run whose teacher is used.
+        dense_run: A finished run whose dense stage is used.
+        not_taken: Runs with the same teacher or dense stage that are not used because their clips differ.
     """
 
     fabric: Fabric
@@ -39,7 +39,7 @@ class Session:
 
     @property
     def recipe(self) -> Recipe:
-        """What is run, as it was read for these recordings."""
+        """The recipe as resolved for these recordings."""
         return self.material.recipe
 
     @property

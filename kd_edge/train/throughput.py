@@ -1,4 +1,4 @@
-"""What a training step costs: clips per second, the share of the losses, and whether the loader keeps up."""
+"""Benchmark of training: clips per second, the cost of the losses, and whether the loader keeps up."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from kd_edge.train.teachers.sensors import network_inputs
 
 @dataclass(frozen=True, slots=True)
 class StepCost:
-    """Seconds of the student's step on a batch that is already there; medians over rounds measured in turn.
+    """Seconds of the student's step on a loaded batch; medians over rounds, measured in turn.
 
     Attributes:
         teacher: The teacher's forward pass alone; 0 without a teacher.
         student: Forward and backward pass on the labels alone.
         distilled: Teacher's forward pass, student's forward and backward pass, and every loss of the recipe.
-        ratio: Median over the rounds of ``distilled / (teacher + student)``: what the losses themselves add.
+        ratio: Median over the rounds of ``distilled / (teacher + student)``: the cost of the losses themselves.
         rounds: Number of rounds.
     """
 
@@ -49,13 +49,13 @@ class Throughput:
     """Clips per second, with a warm cache.
 
     Attributes:
-        loader: Reading, augmenting and stacking the student's batches (both modalities), nothing else.
-        step: Student training step with the teacher's forward pass, on batches that are already there.
-        cost: Where the step's time goes.
+        loader: Loader alone: reading, augmenting and stacking the student's batches (both modalities).
+        step: Student training step with the teacher's forward pass, on loaded batches.
+        cost: Parts of the step.
         threads: CPU threads of PyTorch.
-        losses: Loss -> what it costs: the distilled step relative to the one without it; empty for a recipe with one.
-        points: Side of the signals' virtual images; 0 without teachers that see such images.
-        images_ms: Median time for the virtual images of 64 tri-axial signals, milliseconds; 0 without.
+        losses: Cost by loss: time of the distilled step relative to the step without it; empty with a single loss.
+        points: Side of the signals' virtual images; 0 without them.
+        images_ms: Median time for the virtual images of 64 tri-axial signals, milliseconds; 0 without them.
     """
 
     loader: float
@@ -68,7 +68,7 @@ class Throughput:
 
     @property
     def ratio(self) -> float:
-        """How much faster the loader is; training does not wait for it when this is well above 1."""
+        """Speed of the loader relative to the step; training does not wait for it if this is well above 1."""
         return self.loader / self.step
 
 
@@ -80,14 +80,14 @@ def measure(
     rounds: int = 5,
     progress: Progress | None = None,
 ) -> Throughput:
-    """Measure a recipe's student stage; the teacher has random weights, nothing is written.
+    """Measure a recipe's student stage, with a teacher with random weights; nothing is written.
 
     Args:
-        recipe: What would be trained.
+        recipe: The recipe.
         data_root: Folder with the recordings.
-        loader_batches: Batches to load.
-        rounds: How often teacher, student and distilled step are timed in turn, after once to warm up.
-        progress: Called while a frame cache is made.
+        loader_batches: Number of batches to load.
+        rounds: Rounds in which teacher, student and distilled step are timed in turn, after one to warm up.
+        progress: Called while a frame cache is created.
     """
     before = torch.get_num_threads()
     if recipe.threads is not None:
@@ -112,9 +112,9 @@ def measure(
 
 
 def images_cost(config: SensorTeacherConfig, rounds: int = 20) -> float:
-    """Milliseconds for what networks see of 64 signals of three axes, scaled as in training.
+    """Measure the milliseconds for the virtual images of 64 signals with three axes, scaled as in training.
 
-    The median after one round to warm up; each sensor of a sample is one signal.
+    Returns the median after one round to warm up; each sensor of a sample is one signal.
     """
     signals = torch.randn(64, 1, 3, config.points, generator=torch.Generator().manual_seed(0))
     ranges = torch.tensor([[-4.0, 4.0]])
@@ -123,7 +123,7 @@ def images_cost(config: SensorTeacherConfig, rounds: int = 20) -> float:
 
 
 def loader_throughput(material: Material, batches: int) -> float:
-    """Clips per second of the student's training loader alone; the same clips were read once before."""
+    """Measure the clips per second of the student's training loader alone, on its second pass."""
     for stream in (_endless(material), _endless(material)):
         start = time.perf_counter()
         clips = sum(len(next(stream)["labels"]) for _ in range(batches))
@@ -132,7 +132,7 @@ def loader_throughput(material: Material, batches: int) -> float:
 
 
 def step_cost(material: Material, rounds: int) -> tuple[float, StepCost]:
-    """Clips per second of the whole training step, and where its time goes."""
+    """Measure the clips per second of the whole training step, and its parts."""
     recipe, stage = material.recipe, material.recipe.student
     fabric = make_fabric(recipe)
     teacher = _teacher(material, fabric)
@@ -146,7 +146,7 @@ def step_cost(material: Material, rounds: int) -> tuple[float, StepCost]:
         distilled.update()
         times.append((alone, student, full, time.perf_counter() - start))
         plain.update()
-    times = times[1:]  # the first round plans memory
+    times = times[1:]  # the first round allocates memory
     medians = [statistics.median(column) for column in zip(*times, strict=True)]
     ratio = statistics.median(full / (alone + student) for alone, student, full, _ in times)
     cost = StepCost(medians[0], medians[1], medians[2], ratio, rounds)
@@ -154,14 +154,14 @@ def step_cost(material: Material, rounds: int) -> tuple[float, StepCost]:
 
 
 def losses_cost(material: Material, rounds: int) -> dict[str, float]:
-    """What each of several losses costs: the step with all of them over the step without it, measured in turn.
+    """Measure the cost of each loss: the step with all losses relative to the step without it, in turn.
 
     Args:
         material: The recordings of a recipe with a teacher.
-        rounds: After one to warm up; the ratios' median counts.
+        rounds: Number of rounds after one to warm up; the median ratio is returned.
 
     Returns:
-        Ratio by the loss's name; empty for a recipe with fewer than two.
+        Ratio by name of the loss; empty for fewer than two losses.
     """
     recipe = material.recipe
     if len(recipe.losses) < 2:
@@ -185,7 +185,7 @@ def losses_cost(material: Material, rounds: int) -> dict[str, float]:
 
 
 def _teacher(material: Material, fabric: Fabric) -> Teacher | None:
-    """The recipe's teacher on the device, with initial weights, in the format it teaches in."""
+    """The teacher on the device, with initial weights, in the memory format used for teaching."""
     if material.recipe.teacher is None:
         return None
     teacher = build_teacher(material, material.recipe.teacher)
@@ -198,7 +198,7 @@ def _student_step(fabric: Fabric, material: Material, teacher: Teacher | None) -
 
 
 def _gradients(step: Step, batch: Batch) -> None:
-    """A step up to its gradients, waited for."""
+    """Run a step up to its gradients and wait for it."""
     step.gradients(batch).wait()
 
 

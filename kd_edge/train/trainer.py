@@ -1,4 +1,4 @@
-"""Training, read top to bottom: prepare the recordings, train the teacher, train the student, evaluate once, sum up."""
+"""The training run, from top to bottom: prepare the recordings, train teacher and student, evaluate once, summarise."""
 
 from __future__ import annotations
 
@@ -57,40 +57,41 @@ def train(
 ) -> Generator[Event, None, None]:
     """Train a recipe's teacher and student.
 
-    While it lasts, PyTorch's number of threads and deterministic mode are the recipe's in the caller, too; both are put
-    back when it ends. A caller that leaves early closes it: ``with contextlib.closing(train(...)) as events:``.
+    During training, PyTorch's number of threads and deterministic mode are set to the recipe's for the whole process
+    and restored at the end. A caller that stops early has to close the generator:
+    ``with contextlib.closing(train(...)) as events:``.
 
     Args:
-        recipe: What to train.
-        run_dir: Where everything lands; new, or an interrupted run with ``resume``.
-        data_root: Folder with the recordings, before the recipe's; kept in the run's recipe.
-        resume: Go on after the last epoch of an interrupted run. On the CPU with the same number of threads the final
-            weights are those of an uninterrupted run, bit for bit.
-        accelerator: What trains, in Lightning Fabric's words: ``auto``, ``cpu``, ``cuda``.
+        recipe: The recipe.
+        run_dir: The run directory: a new one, or that of an interrupted run with ``resume``.
+        data_root: Folder with the recordings; overrides the recipe's and is stored in the run's recipe.
+        resume: Continue after the last complete epoch of an interrupted run. On the CPU with the same number of threads
+            the final weights are those of an uninterrupted run, bit for bit.
+        accelerator: Lightning Fabric's accelerator: ``auto``, ``cpu``, ``cuda``.
         devices: Devices per node.
         nodes: Number of nodes.
-        teacher_runs: Finished runs that trained the very same teacher (same data, seed and settings): the weights of
-            the first one that had the same training clips are taken instead of training them again. The result is the
-            same; a run had other clips where one of its modalities was lacking elsewhere.
-        dense_runs: Likewise finished runs whose students went through the very same dense stage.
-        progress: Called while a frame cache is made.
+        teacher_runs: Finished runs that trained the same teacher (same data, seed and settings). The weights of the
+            first one with the same training clips are used instead of training again, with the same result. The
+            training clips differ if other clips lacked one of the run's modalities.
+        dense_runs: Finished runs with the same dense stage; used likewise.
+        progress: Called while a frame cache is created.
 
     Yields:
-        Events, ``Finished`` last. Of several processes only the first one reports and writes: the others yield nothing.
+        Events, ``Finished`` last. With several processes only the first one writes and yields events.
 
     Raises:
-        TrainingError: The run cannot start, a loss is not finite (the last epoch's state is kept), or a file cannot be
-            written.
+        TrainingError: The run cannot start, a loss is not finite (the state of the last epoch is kept), or a file
+            cannot be written.
         DataError: The recordings cannot be used.
     """
     if data_root is not None and recipe.data.kind != "synthetic":
         data = recipe.data.model_copy(update={"root": data_root.resolve()})
         recipe = recipe.model_copy(update={"data": data})
     if not resume:
-        check_free(run_dir)  # now, not after minutes of decoding
+        check_free(run_dir)  # before minutes of decoding
     fabric = make_fabric(recipe, accelerator, devices, nodes)
     fabric.launch()
-    run_dir = fabric.broadcast(run_dir)  # every process may have made up a name of its own
+    run_dir = fabric.broadcast(run_dir)  # each process may have generated a different name
     checks.check_batches(recipe, fabric.world_size)
     readable = first_alone(fabric, partial(_readable, recipe))
     if readable is None:
@@ -127,13 +128,13 @@ def train(
 
 
 def _readable(recipe: Recipe) -> Recipe:
-    """The recipe, if the files of weights that it names can be read, with the hash of the student's source."""
+    """Check that weights named by the recipe can be read; return it with the hash of the student's source."""
     check_readable(recipe)
     return ready(recipe)
 
 
 def _hold(held: ExitStack | None, run_dir: Path, new: Recipe | None) -> bool:
-    """Make a new run's directory and hold it, in the process that writes; not before the recordings are there."""
+    """Create and lock the run directory, in the process that writes, once the recordings are ready."""
     if held is None:
         return True
     held.enter_context(run.locked(run_dir) if new is None else run.begun(run_dir, new))
@@ -141,7 +142,7 @@ def _hold(held: ExitStack | None, run_dir: Path, new: Recipe | None) -> bool:
 
 
 def _stages(session: Session) -> Iterator[Event]:
-    """The run itself: teacher, student, and the evaluation of both by the process that writes."""
+    """Train teacher and student, and evaluate both in the process that writes."""
     material, recipe, models = session.material, session.recipe, dict[str, nn.Module]()
     yield _prepared(session)
     teacher = None if recipe.teacher is None else build_teacher(material, recipe.teacher)
@@ -149,7 +150,7 @@ def _stages(session: Session) -> Iterator[Event]:
     if learner.source is not None:
         yield FineTuned(learner.source)
     if recipe.teacher is not None and teacher is not None:
-        rehearse_losses(learner, recipe, teacher)  # before a teacher is trained that cannot teach
+        rehearse_losses(learner, recipe, teacher)  # before training a teacher whose layers do not fit
         yield from _train_teacher(session, recipe.teacher, teacher)
         models["teacher"] = teacher
     yield from _train_student(session, learner, teacher)
@@ -162,14 +163,14 @@ def _stages(session: Session) -> Iterator[Event]:
 
 
 def _train_teacher(session: Session, config: AnyTeacher, teacher: Teacher) -> Generator[Event, None, None]:
-    """Load a trained teacher, or train it: on the labels alone, sensors on the class names too."""
+    """Load a trained teacher or train it: on the labels, sensors also on word vectors of the class names."""
     trained = session.folder / rundir.TEACHER
-    if isinstance(config, OnnxTeacherConfig):  # it was asked already, and has no weights to keep
+    if isinstance(config, OnnxTeacherConfig):  # its embeddings are cached, and there are no weights to save
         chosen = f"encoder {config.file.name}"
         session.selections["teacher"] = Selection(selected_epoch=0, selected_by=chosen, seconds=0.0)
         return
     if "teacher" in session.selections:
-        # The interrupted run had finished it.
+        # The interrupted run had finished this stage.
         load_trained(teacher, trained, f"restore the file, or remove {session.folder / rundir.STATE} to start again")
     elif session.teacher_run is not None:
         session.selections["teacher"] = run.same_teacher(
@@ -189,15 +190,15 @@ def _train_teacher(session: Session, config: AnyTeacher, teacher: Teacher) -> Ge
     if session.writes:
         run.save_weights(trained, teacher.state_dict(), weights_metadata(config))
     teacher.requires_grad_(False)
-    # In the format it was trained in: another takes other convolution kernels, whose results differ in the last bits.
+    # The memory format of its training: others use other kernels, whose results differ in the last bits.
     teacher.to(memory_format=torch.channels_last)
     teacher.to(session.fabric.device).eval()
 
 
 def _train_student(session: Session, learner: Learner, teacher: Teacher | None) -> Generator[Event, None, None]:
-    """Train the student, stage by stage."""
+    """Train the student stage by stage."""
     model, recipe = learner.model, session.recipe
-    left_out = folds(session.material)  # refused before anything is trained
+    left_out = folds(session.material)  # raises before anything is trained
     if recipe.dense_stage is not None:
         yield from _dense_stage(session, model, recipe.dense_stage, teacher)
     if recipe.labels_stage is not None:
@@ -211,7 +212,7 @@ def _train_student(session: Session, learner: Learner, teacher: Teacher | None) 
 def _dense_stage(
     session: Session, model: ClipModel, stage: DenseStage, teacher: Teacher | None
 ) -> Generator[Event, None, None]:
-    """Train the backbone on dense targets, or load what another run made of the very same stage."""
+    """Train the backbone on dense targets, or load the result of the same stage from another run."""
     other = session.dense_run
     if other is None or "dense" in session.selections:
         training = _train_dense(session, model, stage, teacher)
@@ -230,9 +231,9 @@ def _student_stage(
     training: Generator[Event, None, Selection],
     file: str = rundir.STUDENT,
 ) -> Generator[Event, None, None]:
-    """Train a stage and save its model; one that the interrupted run had finished is loaded, if it can be.
+    """Train a stage and save its model, or load it if the interrupted run had finished the stage.
 
-    The student's file holds what the last finished stage left: the head's has all weights of the labels'.
+    The student's file has the result of the last finished stage; the head stage saves all weights of the student.
     """
     finished = session.folder / file
     if name in session.selections:
@@ -246,7 +247,7 @@ def _student_stage(
 def _train_dense(
     session: Session, model: ClipModel, stage: DenseStage, teacher: Teacher | None
 ) -> Generator[Event, None, Selection]:
-    """Train a student's backbone to regress what a richer modality says of every frame."""
+    """Train a student's backbone to regress dense targets in every frame."""
     fabric, material = session.fabric, session.material
     _take_features(session, stage, material.dense, teacher)
     learner = DenseLearner(model, material.dense_targets, keep=session.recipe.keeps_targets)
@@ -256,15 +257,15 @@ def _train_dense(
 
 
 def _train_folds(session: Session, left_out: Sequence[tuple[str, ...]]) -> Generator[Event, None, dict[str, nn.Module]]:
-    """Train an encoder without each share of the subjects: subject -> the encoder that has not seen it."""
+    """Train one encoder per fold, without the fold's subjects; return subject -> encoder not trained on it."""
     stage, encoders = session.recipe.dense_stage, dict[str, nn.Module]()
-    if stage is None or "head" in session.selections:  # no cross-fitting, or its head is trained
+    if stage is None or "head" in session.selections:  # no cross-fitting, or the head is trained already
         return encoders
     for number, subjects in enumerate(left_out, 1):
         name, model = f"fold{number}", build_student(session.material)
         training = _train_fold(session, name, model, stage, subjects)
         yield from _student_stage(session, name, model, training, f"{rundir.FOLDS}/{name}.safetensors")
-        model.to(memory_format=torch.channels_last)  # as it was trained, also where it was loaded: see _train_teacher
+        model.to(memory_format=torch.channels_last)  # see _train_teacher; also for loaded weights
         encoders |= dict.fromkeys(subjects, model.backbone.to(session.fabric.device))
     return encoders
 
@@ -272,35 +273,34 @@ def _train_folds(session: Session, left_out: Sequence[tuple[str, ...]]) -> Gener
 def _train_fold(
     session: Session, name: str, model: ClipModel, stage: DenseStage, subjects: tuple[str, ...]
 ) -> Generator[Event, None, Selection]:
-    """The dense stage once more, without some subjects; they judge what it came to."""
+    """Repeat the dense stage without some subjects, and evaluate it on them."""
     fabric, material = session.fabric, without(session.material, subjects)
     learner = DenseLearner(model, material.dense_targets, keep=True)
     loaders = frame_loaders(material, stage, rank=fabric.global_rank, world=fabric.world_size)
     minutes = session.selections["dense"].seconds / 60
-    note = f"an encoder that has not seen {', '.join(subjects)}; that of all took {minutes:.0f} min"
+    note = f"an encoder not trained on {', '.join(subjects)}; the one trained on all took {minutes:.0f} min"
     kept = yield from fit(session, name, stage, learner, loaders._replace(note=note))
-    judged = report(material, learner, kept, fabric.device)
-    return FoldReport(**judged.model_dump(), subjects=subjects)
+    evaluated = report(material, learner, kept, fabric.device)
+    return FoldReport(**evaluated.model_dump(), subjects=subjects)
 
 
 def _take_features(
     session: Session, table: DenseStage | DenseLoss | None, targets: DenseTargets | None, teacher: Teacher | None
 ) -> None:
-    """Ask the trained teacher for its features, where dense targets have some."""
+    """Compute the trained teacher's features if they are among the dense targets."""
     if table is None or targets is None or table.features is None or teacher is None:
         return
     device, folder = session.fabric.device, session.folder
     take = partial(take_features, session.material, targets, table.features, teacher, device, folder)
     if first_alone(session.fabric, take) is None:
-        raise TrainingError("the teacher has no features", "what the first process tells", "see its message")
+        raise TrainingError("the first process failed to compute the teacher's features", "features", "see its message")
 
 
 def _train_whole(session: Session, learner: Learner, teacher: Teacher | None) -> Generator[Event, None, Selection]:
     """Train the whole student on labels and teacher (Alg. 1 of the MGCAM paper)."""
-    asked = teacher
+    _take_features(session, session.recipe.dense_loss, session.material.loss, teacher)
     if not session.recipe.teacher_losses:
-        teacher = None  # of dense targets only
-    _take_features(session, session.recipe.dense_loss, session.material.loss, asked)
+        teacher = None  # it is only used for dense targets
     loaders = _clip_loaders(session, ["student"] if teacher is None else ["student", "teacher"])
     if session.material.loss is not None:
         loaders = loaders._replace(note=lacking_note(session.material.loss, session.material.train))
@@ -310,10 +310,10 @@ def _train_whole(session: Session, learner: Learner, teacher: Teacher | None) ->
 def _train_head(
     session: Session, model: ClipModel, stage: HeadStage, encoders: Mapping[str, nn.Module]
 ) -> Generator[Event, None, Selection]:
-    """Train a student's head alone on what its backbone, or those of the folds, make of the clips."""
+    """Train a student's head alone, on features of its backbone or of the folds' backbones."""
     fabric, material = session.fabric, session.material
     begin_head(model, material, stage)
-    model.to(memory_format=torch.channels_last)  # as it was trained, also where it was loaded: see _train_teacher
+    model.to(memory_format=torch.channels_last)  # see _train_teacher; also for loaded weights
     ranks = {"rank": fabric.global_rank, "world": fabric.world_size}
     loaders = feature_loaders(material, model, stage, fabric.device, of_subjects=encoders, **ranks)
     learner = HeadLearner(model.head, stage, material.class_weights("student", stage))
@@ -321,7 +321,7 @@ def _train_head(
 
 
 def _clip_loaders(session: Session, stages: list[str]) -> Loaders:
-    """Training clips of one or more stages side by side, and the first one's validation clips."""
+    """Loaders of training clips as one or more networks see them, and of the first one's validation clips."""
     fabric, material, name = session.fabric, session.material, stages[0]
     training, batches = material.training_loader(
         stages, material.stage(name).batch_size, rank=fabric.global_rank, world=fabric.world_size
@@ -365,7 +365,7 @@ def _resumed(state: dict[str, Any] | None) -> str | None:
 
 @contextmanager
 def _repeatable(threads: int | None) -> Iterator[None]:
-    """Deterministic kernels where there are any, and a fixed number of threads; both put back afterwards."""
+    """Use deterministic kernels where available and a fixed number of threads; restore both afterwards."""
     memory: Any = torch.utils.deterministic
     threads_before, fills_before = torch.get_num_threads(), memory.fill_uninitialized_memory
     was_deterministic = torch.are_deterministic_algorithms_enabled()
@@ -373,7 +373,7 @@ def _repeatable(threads: int | None) -> Iterator[None]:
     if threads is not None:
         torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    memory.fill_uninitialized_memory = False  # costs time and changes nothing here
+    memory.fill_uninitialized_memory = False  # would cost time without changing the results
     try:
         yield
     finally:

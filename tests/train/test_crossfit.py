@@ -53,7 +53,7 @@ def test_subjects_are_dealt_out_in_turn(material: Material) -> None:
     assert folds(of(material, 2)) == ((first, third), (second,))
     assert folds(of(material, "subject")) == folds(of(material, 3)) == ((first,), (second,), (third,))
     assert folds(of(material, None)) == ()
-    with pytest.raises(ConfigError, match=r"crossfit = 4 with 3 training subjects \(.*two folds at least"):
+    with pytest.raises(ConfigError, match=r"crossfit = 4 with 3 training subjects \(.*at least two folds"):
         folds(of(material, 4))
 
 

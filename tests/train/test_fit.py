@@ -63,7 +63,7 @@ def test_a_state_that_is_not_the_runs_is_one_line(tiny: Recipe, trained: Trained
     state = torch.load(folder / "state.pt", weights_only=True)
     lost = state["learner"].popitem()[0]
     torch.save(state, folder / "state.pt")
-    with pytest.raises(TrainingError, match=rf"state.pt is damaged \(what it holds is not this run's: .*{lost}"):
+    with pytest.raises(TrainingError, match=rf"state.pt is damaged \(its content does not match this run: .*{lost}"):
         run_all(tiny, folder, resume=True)
 
 
