@@ -1,1 +1,1 @@
-"""Distillation: the learner, its terms, the layers they look at."""
+"""Distillation: the learner, its terms and the layers they use."""

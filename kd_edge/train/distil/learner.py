@@ -20,24 +20,24 @@ from kd_edge.train.teachers.images import image_places, observe
 __all__ = ["Learner", "Observation", "Tap", "observe", "teach", "term_names"]
 
 EMBEDDING = Tap("backbone", "mean")
-"""What of a student is looked at for a collapse: a clip's mean feature."""
+"""The student feature that is monitored for collapse: the mean over a clip."""
 SEGMENTS = Tap("backbone", "fold")
-"""What of a student regresses dense targets: the feature of every segment."""
+"""The student feature that regresses dense targets: that of every segment."""
 DENSE = "dense"
-"""Name of that loss."""
+"""Name of the dense loss."""
 
 
 def teach(teacher: Teacher, inputs: Tensor, taps: Collection[Tap], *, ablate: bool = False) -> tuple[Observation, ...]:
-    """The teachers' view of a batch: eval mode, no gradients, only the layers that are needed.
+    """Run the teacher on a batch, in eval mode and without gradients.
 
     Args:
-        teacher: Who teaches.
-        inputs: What it sees of the batch: clips (B, T, C, S, S), or signals (B, m, 3, n).
-        taps: Layers to look at.
-        ablate: Also ask what each network makes of an input without content.
+        teacher: The teacher.
+        inputs: Its inputs: clips (B, T, C, S, S) or signals (B, m, 3, n).
+        taps: Layers whose output is needed.
+        ablate: Also run each network on an input without content.
 
     Returns:
-        One observation per network.
+        One observation per network of the teacher.
     """
     teacher.eval()
     with torch.no_grad():
@@ -45,27 +45,26 @@ def teach(teacher: Teacher, inputs: Tensor, taps: Collection[Tap], *, ablate: bo
 
 
 class Learner(LabelLearner):
-    """A student in training: the model, the adapters its losses need, and the losses; all that has parameters to train.
+    """A student in training: the model, its losses and their adapters, that is everything with trainable parameters.
 
     Args:
         model: The network to train.
-        losses: Distillation terms; none trains on the labels alone.
-        teacher: Who teaches, for its layers only; needed when there are losses.
-        shapes: Input of one clip, (T, C, S, S), of the model and of the teacher (of sensors (m, 3, n)); needed by terms
-            on features.
-        label_smoothing: Share of a label that the cross-entropy spreads over all classes.
-        epochs: Length of the run, for terms on a schedule.
-        class_vectors: (K, D) of the class names, for terms that compare with them.
-        black: The model's input, (C,), of a black pixel, for a term whose ablated input is black.
-        class_weights: (K,) of the classes in the cross-entropy; None takes 1. Distillation terms have none: what the
-            teacher says of a clip is worth the same whatever its class.
-        dense: What regresses dense targets beside the labels; None without that loss.
+        losses: Distillation terms; empty trains on the labels alone.
+        teacher: The teacher, used only to inspect its layers; required if there are losses.
+        shapes: Input of one clip, (T, C, S, S), of the model and of the teacher ((m, 3, n) for sensors); required by
+            terms on features.
+        label_smoothing: Fraction of a label that the cross-entropy spreads over all classes.
+        epochs: Length of the run, for terms with a schedule.
+        class_vectors: (K, D) vectors of the class names, for terms that use them.
+        black: (C,) normalised value of a black pixel, for a term whose ablated input is black.
+        class_weights: (K,) class weights of the cross-entropy; None means 1. They do not apply to distillation terms.
+        dense: The dense loss in addition to the labels; None without it.
 
     Attributes:
-        source: What the model was fine-tuned from; None where it was not.
+        source: Source of the fine-tuned model; None without one.
 
     Raises:
-        TrainingError: A loss names a layer that does not exist or does not fit, or there is nobody to teach.
+        TrainingError: A loss names a layer that does not exist or does not fit, or there is no teacher.
     """
 
     model: ClipModel
@@ -99,7 +98,7 @@ class Learner(LabelLearner):
         if not losses:
             return
         if teacher is None:
-            raise TrainingError("losses without a teacher", "who teaches", "give a teacher, or no losses")
+            raise TrainingError("losses without a teacher", "a teacher", "give a teacher, or no losses")
         places, (mine, theirs) = image_places(model), shapes or ((), ())
         self.student_layers = _probe(
             model,
@@ -116,20 +115,20 @@ class Learner(LabelLearner):
         )
         layers = self.student_layers, self.teacher_layers
         terms = [Term(loss, places, teacher, layers, epochs, class_vectors) for loss in losses]
-        looked_at = [tap for term in terms for tap in term.student_taps]
-        self._student_taps = tuple(dict.fromkeys((*looked_at, *self._own_taps)))
+        term_taps = [tap for term in terms for tap in term.student_taps]
+        self._student_taps = tuple(dict.fromkeys((*term_taps, *self._own_taps)))
         self.teacher_taps = tuple(dict.fromkeys(tap for term in terms for tap in term.teacher_taps))
         self._named = tuple(zip(term_names(losses), terms, strict=True))
         self.terms.update(dict(self._named))
 
     def weights(self, epoch: int) -> dict[str, float]:
-        """Factors of the terms in the total loss, by name, in an epoch counted from 1."""
+        """Return the weights of the terms by name, in an epoch counted from 1."""
         dense = {} if self.dense is None else {DENSE: self.dense.loss.weight_in(epoch)}
         return {name: term.method.weight_in(epoch) for name, term in self._named} | dense
 
     @property
     def _own_taps(self) -> tuple[Tap, ...]:
-        """What is looked at for no teacher's sake."""
+        """Taps that no distillation term needs."""
         return (*((EMBEDDING,) if self.spread is not None else ()), *((SEGMENTS,) if self.regresses else ()))
 
     def forward(
@@ -140,17 +139,17 @@ class Learner(LabelLearner):
         epoch: int = 1,
         targets: Tensor | None = None,
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Losses of a batch of clips, see ``LabelLearner.forward``; a value per term, before its weight.
+        """Compute the losses of a batch of clips, one unweighted value per term; see ``LabelLearner.forward``.
 
         Args:
             inputs: Clips (B, T, C, S, S).
             labels: (B,) int64.
-            seen: The teachers' observations, where there are terms.
+            seen: The teachers' observations; required if there are terms.
             epoch: Counted from 1.
-            targets: (B, T, M) dense targets of the segments, where they are regressed.
+            targets: (B, T, M) dense targets of the segments; required with a dense loss.
 
         Raises:
-            TrainingError: There are terms and nobody was looked at, or a dense loss and no targets.
+            TrainingError: Observations or targets are missing.
         """
         mine = observe(self.model, inputs, self._student_taps)
         if self.ablates:
@@ -161,18 +160,18 @@ class Learner(LabelLearner):
         total = values["ce"]
         for name, term in self._named:
             if seen is None:
-                raise TrainingError("losses without the teachers' observations", "both", "look with teach")
+                raise TrainingError("losses without the teachers' observations", "both", "call teach")
             values[name] = term(mine, seen, labels, epoch)
             total = total + term.method.weight_in(epoch) * values[name]
         if self.dense is not None:
             if targets is None:
-                raise TrainingError("a dense loss without targets", "(B, T, M) of them", "give targets")
+                raise TrainingError("a dense loss without targets", "targets (B, T, M)", "give targets")
             values[DENSE] = self.dense(mine.taps[SEGMENTS], targets)
             total = total + self.dense.loss.weight_in(epoch) * values[DENSE]
         return values | {"total": total}, mine.logits
 
     def _ablated(self, clip: Tensor) -> Tensor:
-        """Logits (1, K) of a clip without content, apart from the batch: it must not enter the batch statistics."""
+        """Logits (1, K) of a clip without content, in a separate pass so that it does not affect batch statistics."""
         blank = torch.zeros_like(clip[:1])
         if self.black is not None:
             blank = blank + self.black[:, None, None]
@@ -189,17 +188,17 @@ def _probe(
     *,
     segments: bool = True,
 ) -> Mapping[str, Layer]:
-    """The layers that any term looks at, each once, found by showing the network one clip of noise.
+    """Inspect the layers that terms use by running the network on one clip of noise.
 
     Args:
-        model: The network; left as it was.
-        look: How it is looked at.
-        named: Module paths, of all terms.
-        shape: Its input for one clip, (T, C, S, S), or (m, 3, n) of sensors.
-        segments: Whether there is a row of output for each of T segments, or one in all.
+        model: The network; not changed.
+        look: Runs the network with taps.
+        named: Module paths of all terms.
+        shape: Input of one clip, (T, C, S, S), or (m, 3, n) for sensors.
+        segments: Whether the output has a row for each of T segments, or a single one.
 
     Raises:
-        TrainingError: A layer that does not put out one tensor with a row per frame.
+        TrainingError: The output of a layer is not one tensor with a row per frame.
     """
     paths = tuple(dict.fromkeys(named))
     if not paths:
@@ -213,11 +212,11 @@ def _probe(
 
 
 def _layer(path: str, output: object, frames: int) -> Layer:
-    """What is known of a layer by its output for one clip."""
+    """Shape and sign of a layer, from its output for one clip."""
     if not isinstance(output, Tensor) or output.ndim not in (2, 4) or len(output) != frames:
         raise TrainingError(
-            f"layer '{path}' puts out {tuple(output.shape) if isinstance(output, Tensor) else 'no single tensor'}",
+            f"layer '{path}' outputs {tuple(output.shape) if isinstance(output, Tensor) else 'no single tensor'}",
             f"({frames}, features) or ({frames}, channels, height, width), a row per frame",
-            "kd-edge recipes layers RECIPE shows every layer and its shape; those in the backbone fit",
+            "choose a layer of the backbone; kd-edge recipes layers RECIPE lists all with their shapes",
         )
     return Layer(tuple(output.shape[1:]), bool((output < 0).any()))

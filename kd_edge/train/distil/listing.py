@@ -1,4 +1,4 @@
-"""The layers of a recipe's networks, and which of them its losses look at."""
+"""The layers of a recipe's networks, and those that its losses use."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from kd_edge.train.teachers.base import Who
 from kd_edge.train.teachers.images import image_network, image_places
 
 UNKNOWN_CLASSES = 2
-"""What stands for the number of classes where nobody knows it: it changes no layer but the last."""
+"""Number of classes assumed if it is unknown; it affects only the last layer."""
 
 
 def recipe_layers(
     recipe: Recipe, who: Who, classes: int = UNKNOWN_CLASSES
 ) -> tuple[list[Layer], dict[str, tuple[str, ...]]]:
-    """Build a recipe's student or teacher and list what a loss may name; needs no recordings.
+    """Build a recipe's student or teacher and list its layers; needs no recordings.
 
     Args:
-        recipe: Whose networks.
-        who: ``student`` or ``teacher``; of several sensors' networks one, they are alike.
+        recipe: The recipe.
+        who: ``student`` or ``teacher``; for several sensors one network, as they are alike.
         classes: Number of classes of the recipe's data, see ``data.classes.class_names``.
 
     Returns:
-        (every layer with its output's shape for one clip, loss -> the layers it looks at).
+        (all layers with the shape of their output for one clip, loss -> the layers that it uses).
 
     Raises:
-        ConfigError: No teacher.
+        ConfigError: There is no teacher.
         TrainingError: A loss names a layer that does not exist.
     """
     segments = recipe.first_segments
@@ -37,7 +37,7 @@ def recipe_layers(
         student = image_network(recipe.student, segments, classes, initial_weights=False)
         layers, places = list_layers(student, (1, *shape)), image_places(student)
     elif recipe.teacher is None:
-        raise ConfigError(f"recipe '{recipe.name}' has no teacher", "a recipe with [teacher]", "leave out --teacher")
+        raise ConfigError(f"recipe '{recipe.name}' has no teacher", "a recipe with [teacher]", "omit --teacher")
     else:
         teacher = TEACHERS[recipe.teacher.kind].build(recipe.teacher, segments, classes, None)
         layers, places = teacher.layers(recipe.teacher.clip_shape(segments)), teacher.places

@@ -15,21 +15,21 @@ from kd_edge.types import Float32
 
 
 class Term(nn.Module):
-    """A configured loss between a student and its teachers, with the adapters it trains (dropped at export).
+    """A configured loss between a student and its teachers, with its adapters (dropped at export).
 
-    Of several teachers the value is the mean (Eq. 17, 23 and 24 of the SAKDN paper), each over the clips it could see.
-    Each teacher has adapters of its own, except where the method has them share one.
+    With several teachers the value is the mean (Eq. 17, 23 and 24 of the SAKDN paper), for each over the clips in which
+    it is present. Each teacher has its own adapter, unless the method shares one.
 
     Args:
         method: The recipe's table.
         places: The student's layers.
-        teacher: Who teaches.
-        layers: Every tapped layer by path: the student's and the teacher's (one network's, where there are several).
-        epochs: Length of the run, for methods on a schedule.
-        class_vectors: (K, D) of the class names, for methods that compare with them.
+        teacher: The teacher.
+        layers: Tapped layers by path, of the student and of the teacher (of one network if it has several).
+        epochs: Length of the run, for methods with a schedule.
+        class_vectors: (K, D) vectors of the class names, for methods that use them.
 
     Raises:
-        TrainingError: The networks' layers do not pair up, or the teacher lacks what the method asks for.
+        TrainingError: The layers cannot be paired, or the teacher lacks what the method needs.
     """
 
     class_vectors: Tensor | None
@@ -56,7 +56,7 @@ class Term(nn.Module):
         self.register_buffer("class_vectors", class_vectors, persistent=False)
 
     def forward(self, mine: Observation, seen: Sequence[Observation], labels: Tensor, epoch: int) -> Tensor:
-        """Value of the term before its weight, a scalar; no gradient flows into the teachers' observations."""
+        """Compute the unweighted value, a scalar; no gradient flows into the teachers' observations."""
         method, least = self.method, 2 if self.method.between_clips else 1
         value, shares = mine.logits.new_zeros((), dtype=torch.float32), 0.0
         mine = method.prepare(mine, _features(mine, self.student_taps), self.class_vectors)
@@ -71,19 +71,19 @@ class Term(nn.Module):
         return value if method.adds_teachers or shares == 0 else value / shares
 
     def between(self, adapter: nn.Module, mine: Observation, seen: Observation, labels: Tensor, epoch: int) -> Tensor:
-        """The term between the student and one teacher."""
+        """Compute the term between the student and one teacher."""
         features = _features(mine, self.student_taps), _features(seen, self.teacher_taps)
         return self.method.value(Pair(mine, seen, *features, adapter, labels, epoch, self.epochs, self.class_vectors))
 
 
 class DenseTerm(nn.Module):
-    """Dense targets beside the labels: what regresses them from the student's feature of each segment.
+    """Dense loss in addition to the labels: regresses targets from the student's feature of each segment.
 
     Args:
         loss: The recipe's table.
-        weights: (M,) float32 of the targets' numbers.
-        feature_size: D, of a linear layer that is trained along and dropped at export; None where the student regresses
-            them itself, at the end of its feature.
+        weights: (M,) float32 weights of the targets.
+        feature_size: Input size D of a linear layer that is trained and dropped at export; None if the student itself
+            regresses the targets, as the last elements of its feature.
     """
 
     def __init__(self, loss: DenseLoss, weights: Float32, feature_size: int | None) -> None:
@@ -94,7 +94,7 @@ class DenseTerm(nn.Module):
         self.register_buffer("number_weights", torch.from_numpy(weights), persistent=False)
 
     def forward(self, feature: Tensor, targets: Tensor) -> Tensor:
-        """Value before the loss's weight, of features (B*T, D) and targets (B, T, M)."""
+        """Compute the unweighted value from features (B*T, D) and targets (B, T, M)."""
         regressed = self.regressor(feature)[:, -self.size :]
         return dense_regression(regressed, targets.flatten(0, 1), weights=self.get_buffer("number_weights"))
 

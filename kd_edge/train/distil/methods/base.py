@@ -1,7 +1,7 @@
-"""What every distillation loss is: its settings, the layers it looks at, what it trains beside the student, its value.
+"""Base classes of distillation losses: settings, layers, adapters and value.
 
-A method's module is imported to read a recipe, which needs no torch: what computes with torch imports it where it
-computes.
+The modules of methods are imported to read a recipe, which must not need torch; functions that need torch import it
+themselves.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ NotNegative = Annotated[float, Field(ge=0)]
 
 @dataclass(frozen=True)
 class Pair:
-    """A student and one of its teachers before the same clips.
+    """Outputs of a student and one teacher for the same clips.
 
     Attributes:
-        student: What the student made of them; gradients flow into it.
-        teacher: What the teacher made of them; no gradient flows into it.
-        mine: The student's features at the layers of the loss, in their order.
-        theirs: The teacher's features at its layers of the loss, in their order.
-        adapter: What the loss trains for this teacher, see ``Method.adapter``.
+        student: Output of the student; gradients flow into it.
+        teacher: Output of the teacher; no gradient flows into it.
+        mine: The student's features at the layers of the loss, in order.
+        theirs: The teacher's features at the layers of the loss, in order.
+        adapter: The trained adapter for this teacher, see ``Method.adapter``.
         labels: (b,) int64.
         epoch: Counted from 1.
         epochs: Length of the run.
-        class_vectors: (K, D) of the class names; None where the recipe has none.
+        class_vectors: (K, D) vectors of the class names; None if the recipe has none.
     """
 
     student: Observation
@@ -54,13 +54,13 @@ class Pair:
 
 
 class Weighted(BaseModel):
-    """A loss beside the cross-entropy; one ``[[losses]]`` table of a recipe.
+    """A loss in addition to the cross-entropy; one ``[[losses]]`` table of a recipe.
 
     Attributes:
         kind: Its name in a recipe.
-        weight: Factor of its value in the total loss.
-        warmup_epochs: The weight rises linearly from 1 / warmup_epochs to its full value over that many epochs; 0 has
-            it full from the start.
+        weight: Its weight in the total loss.
+        warmup_epochs: The weight rises linearly from 1 / warmup_epochs to its full value over that many epochs; 0
+            disables this.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -69,20 +69,20 @@ class Weighted(BaseModel):
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
 
     def weight_in(self, epoch: int) -> float:
-        """Factor in the total loss in an epoch, counted from 1."""
+        """Return the weight in an epoch, counted from 1."""
         return self.weight * (min(epoch / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0)
 
 
 class Method(Weighted):
-    """A distillation loss: what a teacher makes of the clips is compared with what the student makes of them.
+    """A distillation loss: compares the outputs of student and teacher.
 
-    As it stands it looks at no layer and trains nothing of its own.
+    The base class uses no layers and has no adapter.
 
     Attributes:
-        between_clips: Whether it compares the clips of a batch with one another: it says nothing about a single clip.
-        needs_vectors: Whether it compares with the vectors of the class names.
-        needs_answers: Whether it looks at the teacher's logits, which a frozen encoder does not have.
-        shares_adapter: Whether all teachers have one adapter together instead of one each.
+        between_clips: Whether it compares the clips of a batch with one another, and so needs more than one.
+        needs_vectors: Whether it uses the vectors of the class names.
+        needs_answers: Whether it uses the teacher's logits, which a frozen encoder does not have.
+        shares_adapter: Whether all teachers share one adapter instead of having one each.
     """
 
     between_clips: ClassVar[bool] = False
@@ -92,61 +92,61 @@ class Method(Weighted):
 
     @property
     def blank(self) -> Ablation | None:
-        """What a clip without content is to the student, for losses that compare with one; None for all others."""
+        """The student's input without content, for losses that need one; None for all others."""
         return None
 
     @property
     def adds_teachers(self) -> bool:
-        """Whether the values of several teachers are added up and not averaged: each is weighed already."""
+        """Whether the values of several teachers are summed instead of averaged, because they are weighted already."""
         return False
 
     def check(self, teacher: Teacher) -> None:
-        """Refuse a teacher that does not have what the loss asks for.
+        """Check that a teacher has what the loss needs.
 
         Raises:
-            TrainingError: Says what it lacks.
+            TrainingError: Something is missing.
         """
 
     def layers(self, places: Places, who: Who) -> tuple[str, ...]:
-        """Module paths that the loss looks at in one network.
+        """Return the module paths that the loss uses in one network.
 
         Args:
             places: The network's layers.
-            who: Which of the two it is.
+            who: ``student`` or ``teacher``.
 
         Raises:
-            TrainingError: The recipe names one that the network does not have.
+            TrainingError: The recipe names a layer that the network does not have.
         """
         return ()
 
     def taps(self, places: Places, who: Who) -> list[Tap]:
-        """The layers of one network, with what of a clip is a sample."""
+        """Return the layers of one network, with the kind of sample."""
         return []
 
     def adapter(self, mine: Sequence[Layer], theirs: Sequence[Layer]) -> nn.Module:
-        """What is trained with the student, for one teacher, and dropped at export.
+        """Make the adapter for one teacher, which is trained with the student and dropped at export.
 
         Args:
             mine: The student's layers.
             theirs: The teacher's layers.
 
         Raises:
-            TrainingError: Layers that the loss cannot compare.
+            TrainingError: The loss cannot compare the layers.
         """
         from torch import nn
 
         return nn.Identity()
 
     def prepare(self, mine: Observation, features: Sequence[Tensor], class_vectors: Tensor | None) -> Observation:
-        """What the student's view is completed by, once for all its teachers."""
+        """Complete the student's observation, once for all teachers."""
         return mine
 
     @abstractmethod
     def value(self, pair: Pair) -> Tensor:
-        """Value between the student and one teacher before the weight, a scalar.
+        """Compute the unweighted value between the student and one teacher, a scalar.
 
         Raises:
-            TrainingError: Features that cannot be compared.
+            TrainingError: Features cannot be compared.
         """
 
 
@@ -154,10 +154,10 @@ class FeatureMethod(Method):
     """A loss on features.
 
     Attributes:
-        student_layers: Module paths in the student; empty takes the method's own choice.
-        teacher_layers: Their counterparts in the teacher, in the same order.
+        student_layers: Module paths in the student; empty uses the method's default.
+        teacher_layers: The corresponding layers of the teacher, in the same order.
         segments: ``mean`` averages a clip's features over its segments, one sample per clip; ``fold`` makes every
-            segment a sample of its own.
+            segment a sample.
     """
 
     student_layers: tuple[str, ...] = ()
@@ -166,7 +166,7 @@ class FeatureMethod(Method):
 
     @abstractmethod
     def own_layers(self, places: Places, who: Who) -> tuple[str, ...]:
-        """The method's own choice of layers in one network."""
+        """Return the method's default layers in one network."""
 
     def layers(self, places: Places, who: Who) -> tuple[str, ...]:
         named = self.student_layers if who == "student" else self.teacher_layers
@@ -188,10 +188,10 @@ class FeatureMethod(Method):
             )
 
     def maps(self, layers: Sequence[Layer]) -> list[tuple[int, int, int]]:
-        """Channels, height and width of layers that put out maps.
+        """Return channels, height and width of layers whose outputs are maps.
 
         Raises:
-            TrainingError: One of them does not.
+            TrainingError: The output of a layer is not a map.
         """
         for layer in layers:
             if len(layer.shape) != 3:
@@ -203,7 +203,7 @@ class FeatureMethod(Method):
         return [(layer.shape[0], layer.shape[1], layer.shape[2]) for layer in layers]
 
     def channels(self, layers: Sequence[Layer]) -> list[int]:
-        """Channels of layers that put out maps."""
+        """Return the channels of layers whose outputs are maps."""
         return [channels for channels, _, _ in self.maps(layers)]
 
 
@@ -220,5 +220,5 @@ class OneLayerMethod(FeatureMethod):
 
 
 def size(layer: Layer) -> int:
-    """Number of elements of a layer's output for one frame."""
+    """Return the number of elements of a layer's output for one frame."""
     return math.prod(layer.shape)
