@@ -166,7 +166,7 @@ def run(
     ] = None,
     max_age_ms: Annotated[
         float | None,
-        typer.Option("--max-age-ms", metavar="MS", help="Skip frames older than this."),
+        typer.Option("--max-age-ms", metavar="MS", help="Skip frames that are older than this when processed."),
     ] = None,
     smooth_ms: Annotated[
         float | None,
