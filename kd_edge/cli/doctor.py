@@ -58,8 +58,8 @@ def doctor(
 ) -> None:
     """Report what is installed, conflicting packages, usable engines and cameras, and how to fix problems.
 
-    Exit code 1 if a problem is found. The report of --hardware is safe to
-    share: it contains no user name, host name, serial number or picture.
+    Exit code 1 if a problem is found. The report of --hardware is meant to be
+    shared: it contains no user name, host name, serial number or picture.
     """
     if hardware:
         _hardware(model, only or (), json_)
