@@ -122,7 +122,7 @@ def evaluate_recording(
         try:
             for prediction in predictions:
                 score.add(prediction)
-        except DataError as error:  # damaged here, or cut off: what came before counts
+        except DataError as error:  # damaged or cut off: score the frames before
             if not score.states:
                 raise
             fault = printable(error.found)
