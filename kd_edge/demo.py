@@ -1,4 +1,4 @@
-"""The whole way on generated data: train a teacher and a student with and without it, export the student, run it."""
+"""End-to-end demo on generated data: train a teacher, and a student with and without it; export the student; run it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from kd_edge.types import Prediction
 
 CAMERA = "synthetic:?seed=7"
 ALONE = "alone"
-"""Folder of the student that learns without a teacher, in the run directory of the one that learns from it."""
+"""Folder of the student trained alone, inside the run directory of the distilled one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """How the live labels did, and for how long."""
+    """Score of the live labels, and the time they were watched."""
 
     seconds: float
     tally: Tally
@@ -33,7 +33,7 @@ class Watched:
 def demo_train(folder: Path, progress: Callable[[str, int, int], None] | None = None) -> Generator[Event, None, None]:
     """Train the recipe ``demo`` in ``folder``, then ``demo_alone``, the control without a teacher, below it.
 
-    In float32 on a processor that only emulates bfloat16: it would take hours.
+    Uses float32 on a processor that only emulates bfloat16, where training would take hours.
 
     Yields:
         The trainer's events of both runs, each with a ``Finished`` of its own.
@@ -44,13 +44,13 @@ def demo_train(folder: Path, progress: Callable[[str, int, int], None] | None = 
 
 
 def demo_export(folder: Path) -> Exported:
-    """Export the student of ``folder`` to ``student.onnx`` in it, half precision wherever that is exact enough."""
+    """Export the student of ``folder`` to ``folder/student.onnx``, in half precision wherever that is exact enough."""
     profile = recipes.load("export", "fp16", ExportProfile)
     return export(folder, profile, folder / "student.onnx", auto_precision=True)
 
 
 def demo_stream(model: Path, seconds: float) -> Iterator[Prediction | Watched]:
-    """Let the student watch the synthetic camera: yields each change of label or state, and the score at the end."""
+    """Run the student on the synthetic camera: yields each change of label or state, and the score at the end."""
     watched = Tally()
     shown: tuple[str | None, str] | None = None
     start = time.monotonic()

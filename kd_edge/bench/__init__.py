@@ -1,4 +1,4 @@
-"""How fast and how large a model is on this machine, and how its labels come: live, overloaded, and for long."""
+"""Benchmarks of a model on this machine: latency, memory, and live labelling, also overloaded and long-running."""
 
 from kd_edge.bench.endurance import SoakReport, soak
 from kd_edge.bench.live import LiveReport, OverloadReport, overload, watch

@@ -1,4 +1,4 @@
-"""A long life in short: a stream of accelerated frames, with faults, watched for memory, descriptors and threads."""
+"""Soak test: a long stream of accelerated frames with faults, monitored for memory, descriptors and threads."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ from kd_edge.runtime.stream import LabelStream
 from kd_edge.types import Frame, Image
 
 WARM_SHARE = 0.05
-"""The first frames fill queues, pools and caches; what comes after them is held against them."""
+"""Share of frames that fill queues, pools and caches; later measurements are compared with the state after them."""
 LOOKS = 200
 FAULT_EVERY = 997
-"""Something goes wrong once in so many frames."""
+"""Frames between two faults."""
 FIGURE_FRAMES = 90
-"""Three seconds of the figure: one action, over and over."""
+"""Three seconds of the generated figure: one action, repeated."""
 FIGURE_BYTES = 200_000_000
 FEWEST_FRAMES = 15
-"""Of larger pictures there is room for fewer; less than half a second shows no action."""
+"""Minimum number of frames, as fewer large pictures fit: less than half a second shows no action."""
 SMALLEST_PX = 32
-"""No smaller picture shows it."""
+"""Minimum size of a picture that shows the figure."""
 
 
 class SoakReport(BaseModel):
-    """What a long stream did to its process.
+    """Memory, descriptors and threads of a process over a long stream.
 
     Attributes:
         frames: Frames read.
-        hours: How long that is at 30 frames per second.
-        faults: How many of them went wrong on purpose.
+        hours: Duration of these frames at 30 frames per second.
+        faults: Number of injected faults.
         reconnects: How often the camera was reopened.
         labels: Predictions by state.
         rss_mb: Resident memory after warming up, 10^6 bytes.
-        rss_change_mb: Least and largest difference from it afterwards.
-        descriptors: Least and largest number of open files.
-        threads: Least and largest number of threads.
+        rss_change_mb: Smallest and largest difference from it afterwards.
+        descriptors: Smallest and largest number of open files.
+        threads: Smallest and largest number of threads.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -67,33 +67,33 @@ class SoakReport(BaseModel):
 
 
 class AcceleratedClock:
-    """Time passes with every frame, not with the machine's."""
+    """A clock that advances with every frame instead of with real time."""
 
     def __init__(self) -> None:
         self.ns = 1_000_000_000_000
 
     def now_ns(self) -> int:
-        """This moment of the stream."""
+        """Current time of the stream."""
         return self.ns
 
     def sleep(self, seconds: float) -> None:
-        """Time passes at once."""
+        """Advance the clock immediately."""
         self.ns += round(seconds * 1e9)
 
     def wall_ns(self) -> int:
-        """The monotonic time: nobody sets this clock."""
+        """The monotonic time: this clock is never set."""
         return self.ns
 
     def suspended_ns(self) -> int:
-        """It never sleeps."""
+        """Zero: this clock is never suspended."""
         return 0
 
 
 def pictures(manifest: Manifest, size: tuple[int, int]) -> list[Image]:
-    """Frames to show in turn: the generated figure where the model can see it, which it may label; noise elsewhere.
+    """Frames to cycle through: the generated figure if it suits the model, noise otherwise.
 
     Args:
-        manifest: Of the model that they suit.
+        manifest: Manifest of the model that the frames are for.
         size: (H, W).
     """
     is_suitable = (manifest.band, manifest.preprocess.channels) in (("nir", 1), ("rgb", 3))
@@ -105,13 +105,13 @@ def pictures(manifest: Manifest, size: tuple[int, int]) -> list[Image]:
 
 
 class UnrulyCamera:
-    """A live camera in lockstep with its consumer whose frames go wrong now and then: gaps, damage, clocks, unplugging.
+    """A live camera in lockstep with its consumer that injects faults: gaps, damage, clock errors, unplugging.
 
     Args:
-        manifest: Of the model that it suits.
+        manifest: Manifest of the model that the frames are for.
         size: (H, W).
-        frames: Silent after so many.
-        clock: Goes on by 1/30 s with every frame.
+        frames: Number of frames after which the camera is silent.
+        clock: Clock, advanced by 1/30 s with every frame.
     """
 
     name = "unruly"

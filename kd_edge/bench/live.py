@@ -1,4 +1,4 @@
-"""Do a camera and a model fit together on this machine? The age of labels, the engine's budget, and overload."""
+"""Live benchmarks: whether this machine keeps up with a camera and a model, and the age of labels under overload."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ OVERLOAD = 3.0
 
 
 class LiveReport(BaseModel):
-    """How a camera's labels came while it was watched.
+    """Rate, latency and labels of a camera over a watched period.
 
     Attributes:
-        camera: Its name.
+        camera: The camera's name.
         model: The artifact's name.
-        seconds: How long it was watched.
-        camera_fps: Frames it delivered, 1/s.
-        needed_fps: Which rate the model's window needs: for any label, and for labels that are not degraded.
+        seconds: How long the camera was watched.
+        camera_fps: Rate of the delivered frames, 1/s.
+        needed_fps: Rates that the model's window needs: for any label, and for labels that are not degraded.
         push: Milliseconds from a frame's turn to its prediction.
         age: Milliseconds from the capture of a frame to its prediction.
-        dropped: Share of the frames that a newer one replaced.
-        labels: Predictions by state.
-        reasons: Predictions that are not ``ok`` by reason.
-        budget: Share of the time between two frames that a push takes.
-        faults: What is in the way, one line each; empty when camera and model fit.
+        dropped: Share of the frames that were replaced by a newer one.
+        labels: Number of predictions by state.
+        reasons: Number of predictions that are not ``ok``, by reason.
+        budget: Share of the frame period that a push takes.
+        faults: Problems found, one line each; empty if this machine keeps up.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -64,10 +64,10 @@ class OverloadReport(BaseModel):
     """The age of labels when frames come too fast, against the same machine unloaded.
 
     Attributes:
-        sustainable_fps: One over the median push.
+        sustainable_fps: Inverse of the median push.
         unloaded: Age of labels in ms at a third of that rate.
-        overloaded: At three times that rate.
-        p99: Of the 99th percentiles, round by round.
+        overloaded: Age of labels in ms at three times that rate.
+        p99: Ratio of the 99th percentiles, overloaded to unloaded, round by round.
         skipped: Share of the overloading frames that were skipped.
     """
 
@@ -81,7 +81,7 @@ class OverloadReport(BaseModel):
 
 
 class _Timed(Recognizer):
-    """A recogniser that notes how long its pushes take."""
+    """A recogniser that records the duration of its pushes."""
 
     seconds: list[float]
 
@@ -94,10 +94,10 @@ class _Timed(Recognizer):
 
 
 class PacedCamera:
-    """A live camera that shows a few pictures in turn at any rate and costs next to nothing.
+    """A live camera that cycles through a few images at any rate, at almost no cost.
 
     Args:
-        manifest: Of the model that it suits.
+        manifest: Manifest of the model that the frames are for.
         size: (H, W).
         fps: Frames per second.
     """
@@ -115,11 +115,11 @@ class PacedCamera:
         self._count = self._started_ns = 0
 
     def open(self) -> None:
-        """Start now."""
+        """Start the clock."""
         self._count, self._started_ns = 0, time.monotonic_ns()
 
     def read(self, timeout_seconds: float) -> Frame | None:
-        """The next frame when its moment has come; those missed meanwhile are skipped."""
+        """Wait for the next frame and return it; frames that were missed are skipped."""
         passed = (time.monotonic_ns() - self._started_ns) * self._per_ns
         self._count = max(self._count + 1, int(passed))
         due_ns = self._started_ns + round(self._count / self._per_ns)
@@ -139,14 +139,14 @@ def watch(
     engine: EngineName = "onnxruntime",
     threads: int = 1,
 ) -> LiveReport:
-    """Label a camera for a while and say whether model and camera fit together on this machine.
+    """Label a camera for a while and report whether this machine keeps up with the camera and the model.
 
     Args:
         model: The artifact.
-        camera: Name, URI or camera; a recording is paced by its stamps.
-        seconds: How long.
-        engine: What runs the model, see ``open_engine``.
-        threads: Of the engine.
+        camera: Name, URI or camera; a recording is paced by its time stamps.
+        seconds: How long to watch.
+        engine: Engine that runs the model, see ``open_engine``.
+        threads: Threads of the engine.
 
     Raises:
         KdEdgeError: As ``kd_edge.runtime.stream``.
@@ -191,16 +191,16 @@ def overload(
     Args:
         model: The artifact.
         size: (H, W) of the frames.
-        rounds: How often each is measured.
-        seconds: How long each time, once the window is full.
-        engine: What runs the model, see ``open_engine``.
-        threads: Of the engine.
-        progress: Told how many measurements of how many are done: one to begin with, two a round.
+        rounds: Number of measurements at each rate.
+        seconds: Duration of each measurement, once the window is full.
+        engine: Engine that runs the model, see ``open_engine``.
+        threads: Threads of the engine.
+        progress: Called with (measurements done, total): one at the start, then two per round.
     """
     manifest = artifacts.load(model).manifest
     with _Timed.load(model, engine=engine, threads=threads) as recognizer:
         assert isinstance(recognizer, _Timed)
-        seconds += manifest.clip_seconds  # until the window is full there is no label
+        seconds += manifest.clip_seconds  # there is no label until the window is full
         done, total = 0, 1 + 2 * rounds
         progress(done, total)
         _labelled(recognizer, PacedCamera(manifest, size, 2 * recognizer.needed_rate.full_fps), seconds / 2)
@@ -227,7 +227,7 @@ def overload(
 
 
 def _labelled(recognizer: _Timed, camera: str | Camera, seconds: float) -> tuple[Seconds, Statistics, str, float]:
-    """Ages of the predictions of fresh frames in s, counters, the camera's name and how long it took."""
+    """Label a camera; returns the ages of predictions of new frames in s, counters, camera name and elapsed time."""
     recognizer.seconds = []
     ages = []
     started = MONOTONIC.now_ns()

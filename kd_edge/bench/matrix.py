@@ -1,4 +1,4 @@
-"""Every precision on every engine of this machine: size, accuracy, speed, memory, as one table."""
+"""Compare every precision on every engine of this machine in one table: size, accuracy, speed, memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from kd_edge.files import replacing
 from kd_edge.machine import cpu_name
 
 PROFILES = ("fp32", "fp16", "int8", "int8-tensorrt")
-"""The profiles that the table has, unless told otherwise."""
+"""Default profiles of the table."""
 FRAME = (480, 640)
 
 
@@ -130,7 +130,7 @@ def measured(
 def _exported(
     run: Path, profile: ExportProfile, out: Path, data_root: Path | None, say: Callable[[str], None]
 ) -> tuple[Artifact, dict[str, str]]:
-    """An artifact whose export has asked every engine that is installed, and why some of them are out."""
+    """Export for every installed engine that accepts the model; returns the artifact and why the others refused it."""
     engines = [name for name in ("openvino", "ncnn") if ENGINES[name].is_installed()]
     if profile.precision.startswith("int8") or profile.graph != "step":
         engines = [name for name in engines if name != "ncnn"]
@@ -154,7 +154,7 @@ def _exported(
 def _rows(
     profile: str, made: Artifact, refused: Mapping[str, str], threads: int, frames: int, repeats: int
 ) -> list[MatrixRow]:
-    """One artifact on every engine."""
+    """Measure one artifact on every engine."""
     here = [name for name, kind in ENGINES.items() if "cpu" in kind.accepts or _runs_here(kind)]
     reasons = {name: refused.get(name) or _absent(name, made) for name in here}
     steps = _in_turn(made, [name for name, why in reasons.items() if not why], threads, frames)
@@ -167,12 +167,12 @@ def _rows(
 
 
 def _runs_here(kind: type[Engine]) -> bool:
-    """Whether an engine for GPUs is installed and has one."""
+    """Whether a GPU engine is installed and has a GPU."""
     return kind.is_installed() and kind.obstacle() is None
 
 
 def _absent(name: str, made: Artifact) -> str:
-    """Why an engine has no figures; empty when it has."""
+    """Why an engine has no results; empty if it has."""
     if name == "ncnn" and made.manifest.precision.startswith("int8"):
         return "not offered: ncnn's integers are slow"
     if not ENGINES[name].is_installed():
@@ -206,7 +206,7 @@ def _bytes(made: Artifact, engine: str) -> int:
 
 
 def _in_turn(made: Artifact, names: Sequence[str], threads: int, frames: int) -> dict[str, tuple[str, Latency]]:
-    """Name and time of one frame's step, of each engine, one after the other so that load falls on all."""
+    """Name and step time of each engine, measured alternately so that load affects all of them."""
     with ExitStack() as opened:
         engines = {
             name: opened.enter_context(open_engine(made, engine=engine_name(name), threads=threads)) for name in names
@@ -235,7 +235,7 @@ def _array(seconds: Sequence[float]) -> Seconds:
 
 
 def write_matrix(matrix: Matrix, folder: Path) -> None:
-    """Write ``matrix.md`` and ``matrix.json`` into a folder, which is there.
+    """Write ``matrix.md`` and ``matrix.json`` into an existing folder.
 
     Raises:
         ExportError: It cannot be written.
@@ -262,7 +262,7 @@ COLUMNS = (
 
 
 def cells(matrix: Matrix) -> list[tuple[str, ...]]:
-    """The table's rows as texts, in the order of ``COLUMNS``."""
+    """Format the table's rows, in the order of ``COLUMNS``."""
     return [_cells(row) for row in matrix.rows]
 
 
@@ -285,7 +285,7 @@ def _cells(row: MatrixRow) -> tuple[str, ...]:
 
 
 def conclusion(matrix: Matrix) -> str:
-    """Which row is fastest here."""
+    """A sentence that names the fastest row here."""
     ran = [(row.step.p50, row) for row in matrix.rows if row.step is not None]
     least, best = min(ran, key=lambda pair: pair[0])
     return (
@@ -295,7 +295,7 @@ def conclusion(matrix: Matrix) -> str:
 
 
 def markdown(matrix: Matrix) -> str:
-    """The table in Markdown, with what it is of."""
+    """Format the table in Markdown, with its context."""
     lines = [
         f"{printable(matrix.model)}: {matrix.clips} {matrix.side}, of which the trained model has "
         f"{matrix.accuracy:.1%}; {matrix.cpu}, {matrix.threads} thread(s), engines in turn. {conclusion(matrix)}",

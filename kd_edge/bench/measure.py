@@ -1,6 +1,6 @@
 """Latency of a model on this machine, per stage and against a bare backbone pass.
 
-What is compared is measured in turn (A, B, A, B ...) in one run, so that load on the machine falls on both.
+Compared quantities are measured alternately (A, B, A, B ...) in one run, so that load on the machine affects both.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from kd_edge.types import Float32, Image, LabelState, Prediction
 from kd_edge.window import FixedWindow, WindowLimits
 
 FRAME_NS = 33_333_333
-"""Between pushed frames: 30 frames per second."""
+"""Time between pushed frames: 30 frames per second."""
 FULL_RANGE = {"uint8": (0.0, 255.0), "uint16": (0.0, 16383.0)}
-"""Values of a camera of each dtype: grey levels of 8 bits, counts of a thermal core of 14."""
+"""Value range of a camera of each dtype: 8-bit grey levels, 14-bit counts of a thermal core."""
 NAIVE_EVERY = 10
-"""Re-encoding a whole window is timed once in this many rounds; it takes T times as long."""
+"""Re-encoding a whole window, which takes T times as long, is timed once in this many rounds."""
 
 
 def bench(
@@ -62,13 +62,13 @@ def bench(
         repeats: Number of fresh processes.
 
     Raises:
-        ArtifactError: Foreign, damaged or unsuitable file.
+        ArtifactError: The file is not an artifact, or it is damaged or unsuitable.
     """
     artifact = artifacts.load(path)
     images = noise(artifact.manifest, size)
     with ExitStack() as opened:
         step = opened.enter_context(open_engine(artifact, engine=engine, threads=threads, provider=provider))
-        engine = engine_name(step.key)  # one choice for all that is measured
+        engine = engine_name(step.key)  # the same engine for all measurements
         again = partial(open_engine, engine=engine, threads=threads, provider=provider)
         bare, bare_is = opened.enter_context(_bare(artifact, step, again))
         push, inference, alone, naive = _in_turn(artifact.manifest, step, images, bare, frames)
@@ -102,7 +102,7 @@ def bench(
 
 
 def noise(manifest: Manifest, size: tuple[int, int], count: int = 8) -> list[Image]:
-    """Frames of a camera that suits the model: (H, W) or (H, W, 3), uniform noise over the value range."""
+    """Frames that suit the model: (H, W) or (H, W, 3) uniform noise over its value range."""
     rng = np.random.default_rng(0)
     low, high = manifest.value_range
     shape = (*size, 3) if manifest.preprocess.channels == 3 else size
@@ -111,7 +111,7 @@ def noise(manifest: Manifest, size: tuple[int, int], count: int = 8) -> list[Ima
 
 
 def of_dtype(manifest: Manifest, dtype: str) -> Manifest:
-    """A manifest for frames of another dtype; the labels mean nothing then, the pushes take as long."""
+    """Change a manifest to frames of another dtype; labels become meaningless, but pushes take the same time."""
     if manifest.dtype == dtype:
         return manifest
     low, high = FULL_RANGE[dtype]
@@ -122,7 +122,7 @@ def of_dtype(manifest: Manifest, dtype: str) -> Manifest:
 
 
 class _TimedEngine:
-    """A step engine that notes how long each run takes, or leaves it out; the recogniser around it is the real one."""
+    """A step engine that times each run, or skips it; the recogniser around it is the real one."""
 
     def __init__(self, inner: StepEngine, *, idle: bool = False) -> None:
         self._inner, self._idle = inner, idle
@@ -147,7 +147,7 @@ class _TimedEngine:
 def _in_turn(
     manifest: Manifest, step: Engine, images: list[Image], bare: Engine, frames: int
 ) -> tuple[Seconds, Seconds, Seconds, Seconds]:
-    """Seconds of each push, its inference, each bare pass and each whole window, one after the other."""
+    """Durations in s of pushes, their inference, bare passes and whole windows, measured alternately."""
     engine = _TimedEngine(step)
     recognizer = Recognizer(manifest, engine)
     one, several = bare.bind(1), bare.bind(manifest.segments)
@@ -167,7 +167,7 @@ def _in_turn(
 
 
 def _fill_window(recognizer: Recognizer, image: Image) -> int:
-    """Push frames until there is a label; the stamp of the last one."""
+    """Push frames until there is a label; returns the stamp of the last one."""
     seconds = recognizer.manifest.clip_seconds
     for stamp in range(FRAME_NS, int(3 * seconds * 1e9) + 100 * FRAME_NS, FRAME_NS):
         prediction = recognizer.push(image, stamp)
@@ -181,7 +181,7 @@ def _fill_window(recognizer: Recognizer, image: Image) -> int:
 
 
 def _step(recognizer: Recognizer, image: Image, stamp: int) -> tuple[int, float]:
-    """Push frames until one is encoded, which with recurrent states is one per segment; its stamp and seconds."""
+    """Push frames until one is encoded (with recurrent states, one per segment); returns its stamp and duration."""
     while True:
         stamp += FRAME_NS
         started = time.perf_counter()
@@ -192,7 +192,7 @@ def _step(recognizer: Recognizer, image: Image, stamp: int) -> tuple[int, float]
 
 
 def _host(manifest: Manifest, engine: StepEngine, images: list[Image], frames: int) -> Seconds:
-    """Seconds of pushes whose engine does nothing."""
+    """Durations in s of pushes with an idle engine."""
     recognizer = Recognizer(manifest, _TimedEngine(engine, idle=True))
     stamp = _fill_window(recognizer, images[0])
     seconds = []
@@ -203,7 +203,7 @@ def _host(manifest: Manifest, engine: StepEngine, images: list[Image], frames: i
 
 
 def _host_work(manifest: Manifest, step: Engine, size: tuple[int, int], frames: int) -> dict[str, HostWork]:
-    """What pushes that follow each other take outside the engine, by dtype."""
+    """Time of consecutive pushes outside the engine, by dtype."""
     dtypes = list(FULL_RANGE) if manifest.preprocess.channels == 1 else [manifest.dtype]
     return {dtype: _outside_the_engine(of_dtype(manifest, dtype), step, size, frames) for dtype in dtypes}
 
@@ -224,7 +224,7 @@ def _outside_the_engine(manifest: Manifest, step: Engine, size: tuple[int, int],
 
 @contextmanager
 def _bare(artifact: Artifact, step: Engine, opened: Callable[[Artifact], Engine]) -> Iterator[tuple[Engine, str]]:
-    """What one backbone pass runs on: the backbone cut out (it needs onnx), or the whole step in its stead."""
+    """Open the engine for one backbone pass: the extracted backbone (needs onnx), or the whole step instead."""
     if artifact.manifest.states or importlib.util.find_spec("onnx") is None:
         yield step, "step"
         return
@@ -248,7 +248,7 @@ def _backbone_of(artifact: Artifact, folder: Path) -> Artifact:
 
 
 def _stages(manifest: Manifest, images: list[Image], binding: Binding, frames: int) -> dict[str, Latency]:
-    """Time the functions that a push consists of, each alone, in the order they run."""
+    """Time the stages of a push, each by itself, in execution order."""
     spec = manifest.preprocess
     resize = Resizer(images[0], spec.resize_px, spec.holes)
     small = resize(images[0]).copy()

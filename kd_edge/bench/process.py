@@ -1,4 +1,4 @@
-"""A fresh process: how long until a robot's program is ready, and how much memory it takes."""
+"""Start-up time and memory of a fresh process that runs a model."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def fresh_process(
     provider: Provider | None = None,
     repeats: int = 3,
 ) -> Process:
-    """Start Python anew, load the model through the runtime alone, push one frame; the best of several.
+    """Start a new Python process that loads the model with the runtime alone and pushes one frame; best of several.
 
     Raises:
-        ArtifactError: The process failed; its last line is in the error.
+        ArtifactError: The process failed; the error contains its last line.
     """
     options = {"model": str(path.resolve()), "engine": engine, "threads": threads, "provider": provider}
     best: list[tuple[float, float, bool]] = []
     for _ in range(repeats):
         started = time.perf_counter()
         command = [sys.executable, "-c", _CHILD, json.dumps(options), *map(str, size)]
-        home = Path(kd_edge.__file__).parents[1]  # the folder that holds the package: found without an install too
+        home = Path(kd_edge.__file__).parents[1]  # the package's parent folder: works without an install
         with subprocess.Popen(  # noqa: S603 - our own interpreter and script
             command, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as child:
@@ -54,7 +54,7 @@ def fresh_process(
     )
 
 
-# VmHWM belongs to this process alone; ru_maxrss would start with what the parent had.
+# VmHWM is this process's own peak; ru_maxrss would start at the parent's.
 _CHILD = """
 import json, sys
 from kd_edge.runtime import Recognizer

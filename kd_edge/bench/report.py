@@ -1,4 +1,4 @@
-"""The figures of a benchmark."""
+"""Results of a benchmark."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pydantic import BaseModel, ConfigDict
 Seconds = npt.NDArray[np.float64]
 
 HOST_MEDIAN_MS = 0.15
-"""Target of a push's median outside the engine, frames of ``HOST_FRAME``."""
+"""Target for the median of a push outside the engine, for frames of ``HOST_FRAME``."""
 HOST_FRAME = "640x480"
 HOST_P99_MS = 2.0
-"""Target of its 99th percentile."""
+"""Target for the 99th percentile of the same."""
 
 
 class Latency(BaseModel):
-    """Milliseconds of one call: percentiles over all of them, and the fastest."""
+    """Duration of a call in ms: percentiles over all calls, and the fastest."""
 
     model_config = ConfigDict(frozen=True)
     p50: float
@@ -29,11 +29,11 @@ class Latency(BaseModel):
 
 
 class Ratio(BaseModel):
-    """How many times longer one thing takes than another.
+    """Ratio of two durations.
 
     Attributes:
-        median: Of the ratios of calls that followed each other.
-        minimum: Ratio of the fastest calls; the steadier figure on a machine with other work.
+        median: Median ratio of consecutive calls.
+        minimum: Ratio of the fastest calls; more stable on a busy machine.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -57,11 +57,11 @@ class Process(BaseModel):
 
 
 class HostWork(BaseModel):
-    """What a stream's pushes take outside the engine, one after the other, each between two real runs.
+    """Time that consecutive pushes of a stream take outside the engine, each between two real engine runs.
 
     Attributes:
-        cold: The frame is out of the caches: eight take turns.
-        delivered: The frame was just written, as a camera's reader leaves it.
+        cold: With a frame that is not in the CPU caches: eight frames take turns.
+        delivered: With a frame that was just written, as by a camera's reader.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -70,29 +70,29 @@ class HostWork(BaseModel):
 
     @property
     def meets_target(self) -> bool:
-        """Whether median and 99 % of a cold frame are within ``HOST_MEDIAN_MS`` and ``HOST_P99_MS``."""
+        """Whether median and 99th percentile of a cold frame are within ``HOST_MEDIAN_MS`` and ``HOST_P99_MS``."""
         return self.cold.p50 <= HOST_MEDIAN_MS and self.cold.p99 <= HOST_P99_MS
 
 
 class BenchReport(BaseModel):
-    """All figures of one model on one machine.
+    """All results of one model on one machine.
 
     Attributes:
         frame: Width x height of the pushed frames.
-        stages: Each stage of a push alone, in the order they run.
-        push: A whole ``push`` to a full window.
+        stages: Each stage of a push by itself, in execution order.
+        push: A whole ``push`` with a full window.
         inference: The part of each push inside the engine.
-        host: A whole push with the engine's run left out: what the host computes, its data in the caches.
-        host_between_runs: The part of each real push outside the engine, in turn with bare passes. Higher than ``host``
-            when the network's weights are larger than the caches: each run drives out the frame, the buffers and the
+        host: A whole push without the engine run: the host's work, with its data in the caches.
+        host_between_runs: The part of each real push outside the engine, alternating with bare passes. Higher than
+            ``host`` if the network's weights exceed the caches: each run evicts the frame, the buffers and the
             interpreter.
-        host_work: The same in pushes that follow each other, as a robot's do, by dtype of the frames: a one-channel
-            model's also of the dtype it was not made for.
-        bare: One backbone pass of the same engine on a ready input.
-        bare_is: ``backbone`` when it was cut from the artifact (needs onnx), ``step`` when the whole step stands in.
-        naive: All T segment frames through the bare backbone at once, without preprocessing and head.
-        push_to_bare: Time of a push in bare passes.
-        naive_to_push: What the streaming step saves.
+        host_work: The same for consecutive pushes, as on a robot, by dtype of the frames; for a one-channel model also
+            with the dtype it was not made for.
+        bare: One backbone pass of the same engine on a prepared input.
+        bare_is: ``backbone`` if it was cut from the artifact (needs onnx), ``step`` if the whole step is used instead.
+        naive: All T segment frames through the bare backbone in one pass, without preprocessing and head.
+        push_to_bare: Time of a push relative to a bare pass.
+        naive_to_push: Time of re-encoding the window relative to a push.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -128,5 +128,5 @@ def latency(seconds: Seconds) -> Latency:
 
 
 def ratio(long: Seconds, short: Seconds) -> Ratio:
-    """Compare (N,) seconds of two things that were measured in turn."""
+    """Ratio of two series of (N,) seconds that were measured alternately."""
     return Ratio(median=float(np.median(long / short)), minimum=float(long.min() / short.min()))

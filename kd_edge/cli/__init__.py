@@ -1,4 +1,4 @@
-"""The command line: parse, load, one call each. The only package that prints."""
+"""The command line: each verb parses its options and makes one call. The only package that prints."""
 
 from __future__ import annotations
 
@@ -62,10 +62,11 @@ app.add_typer(study.app, name="study")
 
 
 def main() -> None:
-    """Entry point: a user's mistake is one line on standard error and exit code 2; output lost is 1.
+    """Run the command line.
 
-    A standard stream that is closed stands for the null device. Where standard output is a pipe whose reader has gone,
-    the exit code is 1 and nothing is said; standard error may be lost at any time.
+    A user error is reported in one line on standard error, with exit code 2. Output that cannot be written gives exit
+    code 1. A closed standard stream is replaced by the null device. If standard output is a pipe whose reader has
+    exited, the exit code is 1 and nothing is printed; losing standard error is never an error.
     """
     open_closed_streams()
     show_log()
@@ -89,26 +90,26 @@ def _run(arguments: list[str]) -> None:
         if package is not None:
             _fail(package)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # Typer prints its help itself
-            _fail(KdEdgeError("the output cannot be written (no space left)", "an output that takes it", "free space"))
+            _fail(KdEdgeError("the output cannot be written (no space left)", "a writable output", "free space"))
         raise
 
 
 def _completed(arguments: list[str]) -> list[str]:
-    """``--resume`` without a run means the latest, ``doctor --json`` without a file standard output.
+    """Add the default value to ``--resume`` (the latest run) and ``doctor --json`` (standard output) without a value.
 
-    Typer has no options whose value may be left out.
+    Typer does not support options with an optional value.
     """
-    left_out = {"--resume": "latest"} | ({"--json": "-"} if arguments[:1] == ["doctor"] else {})
+    defaults = {"--resume": "latest"} | ({"--json": "-"} if arguments[:1] == ["doctor"] else {})
     completed: list[str] = []
     for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue="-"):
         completed.append(argument)
-        if argument in left_out and following.startswith("-") and (following != "-" or argument == arguments[-1]):
-            completed.append(left_out[argument])
+        if argument in defaults and following.startswith("-") and (following != "-" or argument == arguments[-1]):
+            completed.append(defaults[argument])
     return completed
 
 
 def _fail(error: KdEdgeError) -> None:
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes the first one tells
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes, only the first reports
         err.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
     sys.exit(error.exit_code)
 

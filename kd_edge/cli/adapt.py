@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kd_edge.artifact import AddedClass
 
 _FEW = 0.8
-"""Shares below it are pointed out."""
+"""Shares below this are warned about."""
 
 app = typer.Typer()
 
@@ -30,29 +30,36 @@ app = typer.Typer()
     "kd-edge adapt student.onnx --add wave=clips --key robot.key"
 )
 def adapt(
-    model: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="A streaming step, of any precision.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="ARTIFACT", help="Artifact with a streaming step, of any precision.")
+    ],
     add: Annotated[
-        list[str], typer.Option("--add", metavar="LABEL=DIR", help="New class and a folder of its clips; repeatable.")
+        list[str], typer.Option("--add", metavar="LABEL=DIR", help="New class and the folder of its clips. Repeatable.")
     ],
     keep: Annotated[
         Path | None,
-        typer.Option("--keep", metavar="DIR", help="Clips of the classes it knows, in folders of classes: proves it."),
+        typer.Option(
+            "--keep",
+            metavar="DIR",
+            help="Clips of the existing classes, one folder each, to check that they still work.",
+        ),
     ] = None,
     target: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE", help="The artifact to write; default NAME-adapted.onnx here."),
+        typer.Option("--out", metavar="FILE", help="Artifact to write; default ./NAME-adapted.onnx."),
     ] = None,
-    key: Annotated[Path | None, typer.Option("--key", metavar="FILE", help="Sign it with this private key.")] = None,
+    key: Annotated[Path | None, typer.Option("--key", metavar="FILE", help="Private key to sign with.")] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Write it though more than one in a hundred kept clips become wrong.")
+        bool, typer.Option("--force", help="Write the artifact even if more than 1 % of the --keep clips become wrong.")
     ] = False,
-    threads: Annotated[int, typer.Option("--threads", min=1, help="Of the engine.")] = 1,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of the engine.")] = 1,
     json_: JsonOption = False,
 ) -> None:
-    """Add classes to an artifact from clips of theirs, on the robot: without torch, in seconds.
+    """Add classes to an artifact from a few clips, on the robot: in seconds, without torch.
 
-    The network stays as it is, and so does what it says of the classes it knows. A row for each new class, on the
-    features that the network has learned, is fitted to the clips and judged by clips it was fitted without.
+    The network and its logits for the existing classes stay unchanged. For
+    each new class, one row on top of the learned features is fitted to the
+    clips and scored on held-out clips.
     """
     from kd_edge.adapt import adapt as adapt_artifact
 
@@ -61,10 +68,10 @@ def adapt(
     with progress_bar(err) as bar:
         tasks: dict[str, TaskID] = {}
 
-        def progress(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(escape(printable(what)), total=total)
-            bar.update(tasks[what], completed=done)
+        def progress(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                tasks[step] = bar.add_task(escape(printable(step)), total=total)
+            bar.update(tasks[step], completed=done)
 
         result = adapt_artifact(
             model, classes, file, keep=keep, key=key, force=force, threads=threads, progress=progress
@@ -76,7 +83,7 @@ def adapt(
 
 
 def _class(text: str) -> tuple[str, Path]:
-    """Label and folder of ``LABEL=DIR``."""
+    """Parse ``LABEL=DIR`` into label and folder."""
     label, equals, folder = text.partition("=")
     if not equals or not folder:
         raise ConfigError(
@@ -85,48 +92,48 @@ def _class(text: str) -> tuple[str, Path]:
     return label, Path(folder)
 
 
-def _left_out(one: AddedClass) -> str:
-    """How many recordings of a class taught nothing, and why."""
-    counts = ((one.shorter, "too short"), (one.empty, "with nothing to see"))
-    told = ", ".join(f"{count} {why}" for count, why in counts if count)
-    return f" ({told})" if told else ""
+def _left_out(added: AddedClass) -> str:
+    """How many recordings of a class were unusable, and why."""
+    counts = ((added.shorter, "too short"), (added.empty, "empty"))
+    unusable = ", ".join(f"{count} {why}" for count, why in counts if count)
+    return f" ({unusable})" if unusable else ""
 
 
 def _doubts(result: Adapted) -> list[str]:
-    """Why a robot will say less than the table promises."""
-    told = []
-    for one in result.added:
-        name = escape(printable(one.label))
-        if one.familiar is not None and one.familiar < _FEW:
-            told.append(
-                f"{1 - one.familiar:.0%} of the windows of '{name}' will be called unknown (unfamiliar): record more "
-                "people and clips"
+    """Warnings that a robot will recognise less than the table suggests."""
+    warnings = []
+    for added in result.added:
+        name = escape(printable(added.label))
+        if added.familiar is not None and added.familiar < _FEW:
+            warnings.append(
+                f"{1 - added.familiar:.0%} of the windows of '{name}' will be labelled unknown (unfamiliar): record "
+                "more people and clips"
             )
-        if one.healthy < _FEW:
-            told.append(
-                f"{1 - one.healthy:.0%} of the windows of '{name}' will be called degraded, as their pictures are "
-                "unlike the training's (kd-edge run --camera replay:FILE says how)"
+        if added.healthy < _FEW:
+            warnings.append(
+                f"{1 - added.healthy:.0%} of the windows of '{name}' will be labelled degraded, as their images differ "
+                "from the training images (for the reasons: kd-edge run --camera replay:FILE)"
             )
     if result.kept_familiar is not None and result.kept_familiar < _FEW:
-        told.append(
-            f"{1 - result.kept_familiar:.0%} of the windows of the kept clips are unfamiliar: this camera or place is "
-            "unlike the training, and a robot will call most of them unknown"
+        warnings.append(
+            f"{1 - result.kept_familiar:.0%} of the windows of the kept clips are unfamiliar: this camera or place "
+            "differs from the training data, and a robot will label most of them unknown"
         )
-    return [f"[yellow]{line}[/yellow]" for line in told]
+    return [f"[yellow]{line}[/yellow]" for line in warnings]
 
 
 def summary(result: Adapted) -> RenderableType:
-    """What was added, and how good it is."""
+    """The added classes and their scores."""
     rows = [
         (
-            escape(printable(one.label)),
-            f"{one.clips}{_left_out(one)}",
-            str(one.windows),
-            f"{one.accuracy:.1%}",
-            f"{escape(printable(one.nearest))}, {one.separation:.1f}",
-            "" if one.familiar is None else f"{one.familiar:.1%}",
+            escape(printable(added.label)),
+            f"{added.clips}{_left_out(added)}",
+            str(added.windows),
+            f"{added.accuracy:.1%}",
+            f"{escape(printable(added.nearest))}, {added.separation:.1f}",
+            "" if added.familiar is None else f"{added.familiar:.1%}",
         )
-        for one in result.added
+        for added in result.added
     ]
     columns = ("class", "clips", "windows", "right, held out", "nearest, deviations to the limit", "familiar")
     last = result.added[-1]
@@ -134,13 +141,13 @@ def summary(result: Adapted) -> RenderableType:
     if last.kept_accuracy is not None:
         before = result.added[0].kept_accuracy or last.kept_accuracy
         shares = f"{before[0]:.1%} right before, {last.kept_accuracy[1]:.1%} after"
-        left = f" ({result.kept_left_out} more are too short or show nothing)" if result.kept_left_out else ""
+        left = f" ({result.kept_left_out} more are too short or empty)" if result.kept_left_out else ""
         lines.append(f"{last.kept_clips} kept clips{left}: {shares}")
     else:
-        names = " and ".join(f"'{escape(printable(one.label))}'" for one in result.added)
+        names = " and ".join(f"'{escape(printable(added.label))}'" for added in result.added)
         lines.append(
-            f"[yellow]not proved on clips of the classes it knew, recorded here: {names} may mean this place or these "
-            "people, whatever they do (--keep DIR tells)[/yellow]"
+            f"[yellow]not checked on clips of the existing classes, recorded here: {names} may have learned this place "
+            "or these people instead of the action (check with --keep DIR)[/yellow]"
         )
     lines += _doubts(result)
     before_threshold, after_threshold = result.unknown_threshold
@@ -148,9 +155,9 @@ def summary(result: Adapted) -> RenderableType:
         lines.append(f"unknown below {after_threshold:.0%}, before {before_threshold:.0%}")
     if result.left_out:
         left = ", ".join(sorted({name.partition(".")[0] for name in result.left_out}))
-        lines.append(f"[yellow]left out, as it does not know the new class: the model for {left}[/yellow]")
+        lines.append(f"[yellow]removed, as it lacks the new class: the model for {left}[/yellow]")
     if result.is_signed:
         lines.append("signed")
     elif result.was_signed:
-        lines.append("[yellow]not signed, as it was before: --key KEY, or kd-edge sign[/yellow]")
+        lines.append("[yellow]no longer signed: use --key KEY, or kd-edge sign[/yellow]")
     return Group(table(columns, rows), *lines)

@@ -41,18 +41,18 @@ _USED = {
     "--overload": ("--size", *_ENGINE),
     "--soak": ("--size", *_ENGINE),
 }
-"""Which options each measurement has a use for; of a model by itself see ``_check_used``."""
+"""Options that each measurement uses; for a model by itself see ``_check_used``."""
 BEYOND_WINDOW_SECONDS = 2.0
-"""How long a camera is watched at least beyond the model's window: before it is full there is no label."""
+"""Minimum time a camera is watched beyond the model's window: there is no label before the window is full."""
 
 
 def _shown(text: str) -> str:
-    """A name, or what a machine says, as it can be printed."""
+    """Escape a name or a machine's text for printing."""
     return escape(printable(text))
 
 
 def throughput_report(recipe: str, figures: Throughput) -> str:
-    """Loader against step, and what the losses add."""
+    """Loader and training-step throughput, and the cost of each loss."""
     cost = figures.cost
     lines = [
         f"{_shown(recipe)}: loader alone {figures.loader:.0f} clips/s, training step {figures.step:.1f} clips/s, "
@@ -122,45 +122,49 @@ def _against_target(report: BenchReport) -> Iterator[str]:
 )
 def bench(
     context: typer.Context,
-    model: Annotated[Path | None, typer.Argument(metavar="[ARTIFACT]")] = None,
+    model: Annotated[Path | None, typer.Argument(metavar="[ARTIFACT]", help="The artifact to measure.")] = None,
     reference: Annotated[
         str | None,
-        typer.Option("--reference", metavar="BACKBONE", help="An untrained network instead of an artifact."),
+        typer.Option("--reference", metavar="BACKBONE", help="Measure an untrained network instead of an artifact."),
     ] = None,
     training: Annotated[
         str | None,
-        typer.Option("--training", metavar="RECIPE", help="Loader against training step, instead of a model."),
+        typer.Option("--training", metavar="RECIPE", help="Measure a recipe's loader and training step instead."),
     ] = None,
     settings: SetOption = None,
     data: DataOption = None,
-    input_px: Annotated[int, typer.Option("--input", metavar="PX", help="Input side of the reference.")] = 224,
-    motion: Annotated[bool, typer.Option("--motion", help="Motion stack for the reference.")] = False,
-    frames: Annotated[int, typer.Option("--frames", min=10, help="Timed pushes.")] = 200,
-    size: Annotated[str, typer.Option("--size", metavar="WxH", help="Camera frame.")] = "640x480",
+    input_px: Annotated[int, typer.Option("--input", metavar="PX", help="Input size of --reference.")] = 224,
+    motion: Annotated[bool, typer.Option("--motion", help="Give --reference a motion stack as input.")] = False,
+    frames: Annotated[int, typer.Option("--frames", min=10, help="Number of timed pushes.")] = 200,
+    size: Annotated[str, typer.Option("--size", metavar="WxH", help="Size of the camera frames.")] = "640x480",
     engine: EngineOption = "onnxruntime",
-    threads: Annotated[int, typer.Option("--threads", min=1, help="Of the engine.")] = 1,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of the engine.")] = 1,
     camera: Annotated[
         str | None,
-        typer.Option("--camera", metavar="NAME|URI", help="Do this camera and the model fit on this machine?"),
+        typer.Option("--camera", metavar="NAME|URI", help="Check whether this machine keeps up with a camera."),
     ] = None,
     seconds: Annotated[
         float,
-        typer.Option(
-            "--seconds", min=1, help="How long to watch the camera; at least the model's window and 2 s more."
-        ),
+        typer.Option("--seconds", min=1, help="How long to watch the camera; at least the model's window plus 2 s."),
     ] = 10.0,
     overloaded: Annotated[
-        bool, typer.Option("--overload", help="Age of labels at three times the sustainable frame rate.")
+        bool, typer.Option("--overload", help="Measure the age of labels at three times the sustainable frame rate.")
     ] = False,
     soaked: Annotated[
         int | None,
-        typer.Option("--soak", metavar="FRAMES", min=1000, help="Accelerated frames with faults: memory, threads."),
+        typer.Option(
+            "--soak",
+            metavar="FRAMES",
+            min=1000,
+            help="Run this many accelerated frames with faults; check memory and threads.",
+        ),
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Measure a model: latency by stage, ratio to one bare backbone pass, start-up, memory. Or a recipe's training.
+    """Measure a model (latency by stage, ratio to one bare backbone pass, start-up, memory) or a recipe's training.
 
-    With --camera, --overload or --soak: live, unless told otherwise with the newest artifact here or the bundled one.
+    --camera, --overload and --soak measure live labelling; their default
+    model is the newest artifact here, or the bundled one.
     """
     import tempfile
 
@@ -206,7 +210,7 @@ def bench(
 
 
 def _check_used(context: typer.Context, mode: str, reference: str | None) -> None:
-    """Refuse options that what is measured has no use for."""
+    """Refuse options that the selected measurement does not use."""
     used = _USED.get(mode, ("--frames", "--size", *_ENGINE))
     if reference is not None:
         used = ("--reference", *used, "--input", "--motion")
@@ -259,7 +263,7 @@ def _bench_live(
 
 
 def live_report(report: LiveReport) -> RenderableType:
-    """Rate, budget and age of a camera's labels, and what is in the way."""
+    """Rate, budget and age of a camera's labels, and the faults found."""
     rows = [(what, row) for what, row in (("push", report.push), ("age of a label", report.age)) if row is not None]
     cells = [(what, *(f"{v:.1f}" for v in (r.p50, r.p90, r.p99, r.minimum))) for what, r in rows]
     states = ", ".join(f"{count} {state}" for state, count in report.labels.items()) or "none"
@@ -290,7 +294,7 @@ def overload_report(report: OverloadReport) -> RenderableType:
 
 
 def soak_report(report: SoakReport) -> str:
-    """What a long stream did to its process."""
+    """Memory, descriptors and threads after a long stream."""
     states = ", ".join(f"{count:,} {state}" for state, count in report.labels.items())
     return (
         f"{report.frames:,} frames ({report.hours:.1f} hours at 30 frames/s), {report.faults:,} faults, "

@@ -32,11 +32,11 @@ STATES = {True: "present", False: "not attached", None: "not opened"}
 
 
 def camera_table(found: Cameras, *, ros: bool = False) -> RenderableType:
-    """Devices with what they can deliver, and configured cameras, each with the line that uses it.
+    """Attached devices with their formats, and configured cameras, each with the command that uses it.
 
     Args:
-        found: What is there.
-        ros: Whether topics of ROS 2 were looked for.
+        found: The cameras found.
+        ros: Whether ROS 2 topics were searched.
     """
     built = Table(box=None, pad_edge=False)
     for name in ("camera", "what", "use it with"):
@@ -74,28 +74,28 @@ def _format_line(one: PixelFormat) -> str:
 def cameras(
     context: typer.Context,
     stills: Annotated[
-        Path | None, typer.Option("--stills", metavar="DIR", help="Grab a picture of each camera that is there.")
+        Path | None, typer.Option("--stills", metavar="DIR", help="Save a picture from each attached camera.")
     ] = None,
     write: Annotated[
-        str | None, typer.Option("--write", metavar="NAME", help="Write runtime/cameras/NAME.toml here.")
+        str | None, typer.Option("--write", metavar="NAME", help="Write a camera file, runtime/cameras/NAME.toml.")
     ] = None,
     of: Annotated[
         str | None,
-        typer.Option("--of", metavar="DEVICE|URI", help="Which one --write and --stills mean."),
+        typer.Option("--of", metavar="DEVICE|URI", help="The camera that --write and --stills use."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="--write replaces a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Let --write replace an existing file.")] = False,
     ros: Annotated[
-        bool, typer.Option("--ros", help="Look for ROS 2's topics of images, too (ROS_DOMAIN_ID); takes 2 s.")
+        bool, typer.Option("--ros", help="Also look for ROS 2 image topics (in ROS_DOMAIN_ID); takes 2 s.")
     ] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Show what is attached, what it can deliver, what is configured, and the exact line to use it.
+    """List attached and configured cameras, their formats, and the command that uses each.
 
-    Exit code 1 when a camera gave no picture for --stills.
+    Exit code 1 if a camera delivered no picture for --stills.
     """
     if context.invoked_subcommand is not None:
         if stills or write or of or force or ros or json_:
-            raise ConfigError("options before doctor", "them behind it", "kd-edge cameras doctor --help")
+            raise ConfigError("options before doctor", "options after doctor", "kd-edge cameras doctor --help")
         return
     from kd_edge.runtime.cameras.listing import list_cameras
 
@@ -121,7 +121,7 @@ def cameras(
 
 
 def _shown_line(line: str) -> str:
-    """A line of a camera file without the password that its URI may hold."""
+    """A line of a camera file, with any password in its URI hidden."""
     from kd_edge.runtime.uri import shown
 
     key, equals, value = line.partition(" = ")
@@ -151,7 +151,7 @@ def _still_line(picture: Still) -> str:
 
 
 def advice_table(found: Sequence[Advice]) -> RenderableType:
-    """One row for each finding; what to do, and the lines for the camera file, below it."""
+    """One row per finding, with the fix and the lines for the camera file below it."""
     colour = {"ok": "green", "note": "yellow", "problem": "red"}
     built = Table(box=None, pad_edge=False, show_header=False)
     for one in found:
@@ -168,17 +168,19 @@ def advice_table(found: Sequence[Advice]) -> RenderableType:
 def doctor(
     camera: Annotated[str, typer.Argument(metavar="NAME|URI", help="kd-edge cameras shows them.")],
     seconds: Annotated[
-        float, typer.Option("--seconds", metavar="S", min=0.5, max=600, help="How long it is watched.")
+        float, typer.Option("--seconds", metavar="S", min=0.5, max=600, help="How long to watch the camera.")
     ] = 10.0,
     model: Annotated[
         Path | None,
-        typer.Option("--model", "-m", metavar="FILE", help="What its pictures are for; default as for kd-edge run."),
+        typer.Option(
+            "--model", "-m", metavar="FILE", help="Artifact that will use the camera; default as for kd-edge run."
+        ),
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Watch a camera: rate, stamps, light, emitter, flicker, and what to write in its file.
+    """Watch a camera: check its rate, time stamps, light, emitter and flicker, and suggest settings for its file.
 
-    Exit code 1 when something is wrong.
+    Exit code 1 if a problem is found.
     """
     from kd_edge.artifact import default_model, load
     from kd_edge.runtime.cameras.advice import diagnose

@@ -1,4 +1,4 @@
-"""What every verb shares: where to print, common options, plain JSON."""
+"""Shared by all verbs: consoles, common options, JSON output."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from rich.table import Table
 from kd_edge.errors import ConfigError, KdEdgeError, printable
 
 WIDE = 160
-"""Columns where no terminal says how many it has: a log must not be folded at 80."""
+"""Columns without a terminal: a log must not be wrapped at 80."""
 
 
 class _Standard:
-    """Standard output or error as it is at the moment, with faults that end the work in one line or not at all.
+    """The current standard output or error, whose write errors are reported in one line or ignored.
 
     Args:
         name: ``stdout`` or ``stderr``.
-        may_be_lost: Whether the work goes on where it cannot be written.
+        may_be_lost: Whether to ignore write errors.
     """
 
     def __init__(self, name: str, *, may_be_lost: bool) -> None:
@@ -53,11 +53,11 @@ class _Standard:
             yield
         except BrokenPipeError:
             if not self._may_be_lost:
-                raise  # Rich and Typer leave quietly, with exit code 1
+                raise  # Rich and Typer exit silently, with exit code 1
         except OSError as error:
             if not self._may_be_lost:
                 raise ConfigError(
-                    f"standard output cannot be written ({error.strerror})", "an output that takes it", "free space"
+                    f"standard output cannot be written ({error.strerror})", "a writable output", "free space"
                 ) from error
 
 
@@ -72,7 +72,7 @@ err = _console("stderr", may_be_lost=True)
 
 
 class _LogLines(logging.Handler):
-    """What kd-edge logs, on standard error: a line each, whatever the names and messages hold; tracebacks, too."""
+    """Log handler that prints escaped single lines on standard error, tracebacks included."""
 
     def emit(self, record: logging.LogRecord) -> None:
         lines = [record.getMessage()]
@@ -83,7 +83,7 @@ class _LogLines(logging.Handler):
 
 
 def show_log() -> None:
-    """Show warnings of kd-edge from now on, and none of Matplotlib's on its folders: it does without."""
+    """Print kd-edge's warnings, and silence Matplotlib's about its folders, which it does not need."""
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     log = logging.getLogger("kd_edge")
     if not any(isinstance(handler, _LogLines) for handler in log.handlers):
@@ -91,60 +91,61 @@ def show_log() -> None:
 
 
 def open_closed_streams() -> None:
-    """Put the null device where a supervisor has closed a standard stream: verbs that act do not need it."""
+    """Replace standard streams that a supervisor has closed with the null device."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            # It takes the closed stream's number, which the next file would take, and what libraries print with it.
+            # Occupies the closed stream's number: otherwise the next opened file would get it, and with it whatever
+            # libraries print.
             stream = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115 - it stays open
             os.set_inheritable(stream.fileno(), True)
             setattr(sys, name, stream)
 
 
 def flush_streams() -> bool:
-    """Write what is left of standard output and error; whether all of the output could be written."""
+    """Flush standard output and error; returns whether all of standard output could be written."""
     written = True
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except OSError:
             written = written and stream is not sys.stdout
-            # Python tries again while it ends, and would complain.
+            # Python flushes again at exit, and would report the error.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return written
 
 
 def print_text(text: str) -> None:
-    """Write text to standard output as it is."""
+    """Write text to standard output without markup or wrapping."""
     out.file.write(text)
     out.file.flush()
 
 
 DataOption = Annotated[
     Path | None,
-    typer.Option("--data", metavar="DIR", help="Folder with the recordings; else KD_EDGE_DATA."),
+    typer.Option("--data", metavar="DIR", help="Folder of the recordings; default KD_EDGE_DATA."),
 ]
 EngineOption = Annotated[
     str,
     typer.Option(
         "--engine",
         metavar="NAME",
-        help="onnxruntime, openvino, ncnn; cuda, tensorrt, tensorrt-rtx; or auto: the best that is ready.",
+        help="onnxruntime, openvino, ncnn, cuda, tensorrt, tensorrt-rtx; or auto: the best one available.",
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print figures as JSON on standard output, nothing else.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print only JSON on standard output.")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Override a key of the recipe, dotted: student.epochs=20, stages.head.epochs=20; null takes an optional "
-        "one away.",
+        help="Override a recipe key by its dotted path, for example student.epochs=20 or stages.head.epochs=20; null "
+        "removes an optional one. Repeatable.",
     ),
 ]
 
 
 def typed(context: typer.Context) -> list[str]:
-    """Long names of the options that were typed, in the order of the help page, ``--json`` apart."""
+    """Long names of the options given on the command line, in help order, without ``--json``."""
     given = [
         parameter.opts[0]
         for parameter in context.command.params
@@ -157,28 +158,28 @@ def typed(context: typer.Context) -> list[str]:
 
 
 def allow_only(context: typer.Context, mode: str, *allowed: str, fix: str = "leave them out") -> None:
-    """Refuse what was typed beside an option that makes the verb another program, and would be ignored.
+    """Refuse options that have no effect in the selected mode.
 
     Args:
-        context: Of the command.
-        mode: What was asked for, for example ``--recording``.
-        allowed: Options that go with it; ``--json`` always does.
-        fix: What to do about it.
+        context: The command's context.
+        mode: The option that selects the mode, for example ``--recording``.
+        allowed: Options that can be combined with the mode; ``--json`` always can.
+        fix: How to fix the command.
 
     Raises:
-        ConfigError: Others were typed; all are named.
+        ConfigError: Other options were given; the message names all of them.
     """
     wrong = [option for option in typed(context) if option not in (mode, *allowed)]
     if wrong:
-        expected = f"{', '.join(allowed)} beside it" if allowed else "it alone"
+        expected = f"{mode} with {', '.join(allowed)} only" if allowed else f"{mode} alone"
         raise ConfigError(f"{mode} with {', '.join(wrong)}", expected, fix)
 
 
 def checked(*checks: Callable[[], Any]) -> list[Any]:
-    """What each of several checks of options gives; all that are wrong are told in one line.
+    """Run several checks of options and return their results; all failures are reported in one line.
 
     Raises:
-        KdEdgeError: Of one that is wrong its own, of several all together.
+        KdEdgeError: One check failed (its own error), or several did (one error for all).
     """
     values, wrong = [], list[KdEdgeError]()
     for check in checks:
@@ -203,16 +204,16 @@ def print_json(values: Any) -> None:
 
 
 def _of_numpy(values: Any) -> Any:
-    """The arrays and scalars that pydantic does not know."""
+    """Convert NumPy arrays and scalars, which pydantic does not serialise."""
     return values.tolist()
 
 
 NAMED = 5
-"""So many faulty samples are named; the rest is a count."""
+"""Number of faulty samples that are named; the rest are counted."""
 
 
 def faults(skipped: Mapping[str, str], what: str, of: str = "samples") -> str:
-    """Named faulty samples as extra lines; an empty string when there is none."""
+    """List faulty samples in extra lines; an empty string if there are none."""
     if not skipped:
         return ""
     named = [f"\n  {escape(printable(name))}: {escape(printable(why))}" for name, why in list(skipped.items())[:NAMED]]
@@ -231,11 +232,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
 
 
 def counted(number: int, what: str) -> str:
-    """A number of things, one of them in the singular."""
+    """Format a count with its noun, singular or plural."""
     many = f"{what}es" if what.endswith("s") else f"{what}s"
     return f"{number} {what if number == 1 else many}"
 
 
 def percent(figure: float | None) -> str:
-    """A figure of a stage that may be untested, or of a release that did not have it."""
+    """Format a score in percent; empty for an untested stage or a release that did not record it."""
     return "" if figure is None else f"{figure:.1%}"

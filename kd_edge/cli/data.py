@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kd_edge.train.inputs.material import Material
     from kd_edge.train.recipe import Recipe
 
-app = typer.Typer(no_args_is_help=True, help="Look after recordings: check, prepare, generate.")
+app = typer.Typer(no_args_is_help=True, help="Check, prepare, generate and import recordings.")
 
 
 @app.command(
@@ -34,13 +34,13 @@ def data_check(
         str,
         typer.Argument(
             metavar="KIND|RECIPE",
-            help="files, utd_mhad, ntu_rgbd, pku_mmd, berkeley_mhad, mmact, fir_action, synthetic or what a package "
-            "brings; or a recipe that uses it.",
+            help="files, utd_mhad, ntu_rgbd, pku_mmd, berkeley_mhad, mmact, fir_action, synthetic or an installed "
+            "package's kind; or a recipe that uses it.",
         ),
     ],
     data: DataOption = None,
     modalities: Annotated[
-        list[str] | None, typer.Option("--modality", help="Repeatable; default all of the data set.")
+        list[str] | None, typer.Option("--modality", help="Modality to check; default all of the data set. Repeatable.")
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Read only the headers of videos: presence, size, number of frames.")
@@ -48,9 +48,12 @@ def data_check(
     settings: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Read every recording: what is complete, missing or damaged. Exit code 1 when something cannot be used.
+    """Read every recording and report what is complete, missing or damaged.
 
-    Of a recipe only its own modalities are read, and it is told whether its training could start (exit code 1 if not).
+    For a recipe, only its modalities are read, and the report includes
+    whether its training could start.
+
+    Exit code 1 if a recording cannot be used or the training could not start.
     """
     from kd_edge.data import open_dataset
     from kd_edge.data.check import check
@@ -85,7 +88,7 @@ def data_prepare(
     data: DataOption = None,
     settings: SetOption = None,
 ) -> None:
-    """Decode a recipe's recordings into the frame cache, so that training starts at once."""
+    """Decode a recipe's recordings into the frame cache, so that training starts immediately."""
     from kd_edge.train.recipe import Recipe
 
     config = recipes.load("train", recipe, Recipe, settings or ())
@@ -103,14 +106,14 @@ def data_prepare(
 )
 def data_synth(
     folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="New or empty folder.")],
-    clips: Annotated[int, typer.Option("--clips-per-class", min=1)] = 4,
-    subjects: Annotated[int, typer.Option("--subjects", min=2)] = 4,
-    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    clips: Annotated[int, typer.Option("--clips-per-class", min=1, help="Clips per class.")] = 4,
+    subjects: Annotated[int, typer.Option("--subjects", min=2, help="Number of people.")] = 4,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed.")] = 0,
 ) -> None:
-    """Write clips of the generated figure as files: to look at, to replay, and to train on as on your own recordings.
+    """Write clips of the generated figure as files: to view, to replay, and to train on like your own recordings.
 
-    RGB videos, infrared arrays, where the joints are, and the signals of a watch and a telephone, with manifest.csv and
-    dataset.toml.
+    Writes RGB videos, infrared arrays, joint positions, and the signals of a
+    watch and a phone, with manifest.csv and dataset.toml.
     """
     from kd_edge.data.synthetic.dataset import Synthetic
     from kd_edge.data.synthetic.writing import write_synthetic
@@ -141,23 +144,27 @@ def data_import(
         ),
     ],
     root: Annotated[
-        Path | None, typer.Option("--root", metavar="DIR", help="Folder that files are named from; default the lists'.")
+        Path | None,
+        typer.Option("--root", metavar="DIR", help="Folder that the file names are relative to; default the list's."),
     ] = None,
     modality: Annotated[
-        str, typer.Option("--modality", help="What the files are, where the list does not tell.")
+        str, typer.Option("--modality", help="Modality of the files, if the list does not name it.")
     ] = "rgb",
     names: Annotated[
         Path | None,
-        typer.Option("--names", metavar="FILE", help="Names of numbered classes, one a line, the first is class 0."),
+        typer.Option("--names", metavar="FILE", help="Names of numbered classes, one per line, starting with class 0."),
     ] = None,
-    label: Annotated[str | None, typer.Option("--label", metavar="COLUMN", help="Column of a table's classes.")] = None,
-    skip_missing: Annotated[bool, typer.Option("--skip-missing", help="Leave out files that are not there.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace a manifest that is there already.")] = False,
+    label: Annotated[
+        str | None, typer.Option("--label", metavar="COLUMN", help="Column of a table that has the classes.")
+    ] = None,
+    skip_missing: Annotated[bool, typer.Option("--skip-missing", help="Leave out missing files.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing manifest.")] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Turn a list that another tool made into manifest.csv, beside the files it names.
+    """Convert another tool's list into manifest.csv, next to the files it names.
 
-    The manifest appears whole or not at all, and only if every row of the list is sound.
+    The manifest is written atomically, and only if every row of the list is
+    valid.
     """
     from kd_edge.data.readers.files.imports import import_rows
     from kd_edge.data.readers.files.writing import check_no_manifest, write_manifest
@@ -183,7 +190,7 @@ def data_import(
 
 
 def import_counts(found: Imported) -> dict[str, dict[str, int]]:
-    """How many rows have which class, modality and side; those without are counted as ''."""
+    """Count rows by class, modality and side; rows without one are counted as ''."""
     return {
         "classes": dict(Counter(row.label for row in found.rows).most_common()),
         "modalities": dict(Counter(name for row in found.rows for name in row.files)),
@@ -192,7 +199,7 @@ def import_counts(found: Imported) -> dict[str, dict[str, int]]:
 
 
 def import_report(found: Imported) -> Iterator[str]:
-    """What was understood, in lines."""
+    """Lines that summarise an import."""
     yield from (f"{printable(path)}: {kind}" for path, kind in found.kinds.items())
     counts = import_counts(found)
     classes = [f"{printable(name) or 'none yet'} {count}" for name, count in counts["classes"].items()]
@@ -223,9 +230,10 @@ def data_glove(
     settings: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    r"""Copy the vectors of a recipe's class names out of a big file, under the name its \[semantics] has for them.
+    r"""Extract the word vectors of a recipe's class names from a large file, under the name in its \[semantics] table.
 
-    The default name is the recipe's. A source without the words that were imported before is refused. No network.
+    The default name is the recipe's. A source that lacks previously imported
+    words is refused. Uses no network.
     """
     from kd_edge.data import open_dataset
     from kd_edge.data.words.class_vectors import SemanticsConfig, import_name, import_vectors
@@ -253,7 +261,7 @@ def data_glove(
 
 
 def _recipe(kind: str, settings: list[str] | None) -> Recipe | None:
-    """The recipe of that name, unless it is a kind of data set."""
+    """Load the recipe of that name; None for a kind of data set."""
     if kind.endswith(".toml") or kind in recipes.names("train"):
         from kd_edge.train.recipe import Recipe
 
@@ -267,9 +275,9 @@ def _recipe(kind: str, settings: list[str] | None) -> Recipe | None:
 
 NO_SIDE = "not told"
 SHOWN = 10
-"""So many classes are listed."""
+"""Maximum number of classes listed."""
 REMARKS = 12
-"""So many remarks on a data set are printed; the rest is a count."""
+"""Maximum number of remarks printed; the rest are counted."""
 
 
 def data_report(report: Report) -> RenderableType:
@@ -306,7 +314,7 @@ def data_report(report: Report) -> RenderableType:
 
 
 def _classes(report: Report) -> RenderableType:
-    """Clips and people of each class, and how its clips lie on the sides of a split."""
+    """Clips and subjects per class, and its clips on each side of a split."""
     sides = ("training", "validation", "test") if report.sides else ()
     header = (f"class (split {report.sides})" if sides else "class", "clips", "subjects", *sides)
     rows = []
@@ -337,20 +345,20 @@ def material_report(prepared: Material) -> str:
     "kd-edge data examples utd_mhad --classes 'wave,sit to stand' --modalities depth,pose --out classes.png",
 )
 def data_examples(
-    source: Annotated[str, typer.Argument(metavar="KIND|RECIPE", help="A kind of data set, or a recipe's.")],
-    picture: Annotated[Path, typer.Option("--out", metavar="FILE", help="The PNG to write.")],
+    source: Annotated[str, typer.Argument(metavar="KIND|RECIPE", help="A kind of data set, or a recipe that uses it.")],
+    picture: Annotated[Path, typer.Option("--out", metavar="FILE", help="PNG file to write.")],
     data: DataOption = None,
     classes: Annotated[
-        str | None, typer.Option("--classes", metavar="A,B", help="Names, with commas between; default the first 10.")
+        str | None, typer.Option("--classes", metavar="A,B", help="Class names, comma-separated; default the first 10.")
     ] = None,
     modalities: Annotated[
-        str | None, typer.Option("--modalities", metavar="A,B", help="Default all that are made of images.")
+        str | None, typer.Option("--modalities", metavar="A,B", help="Comma-separated; default all image modalities.")
     ] = None,
     frames: Annotated[int, typer.Option("--frames", min=1, max=64, help="Frames per clip.")] = 6,
 ) -> None:
-    """Draw what the classes look like: a row of frames per class and camera.
+    """Draw example clips: a row of frames per class and camera.
 
-    Of an incomplete copy what is there, and what is not is named.
+    With an incomplete copy of the data, missing rows are listed.
     """
     from kd_edge.data import open_dataset
     from kd_edge.pictures.examples import class_examples, draw_examples
@@ -377,20 +385,20 @@ def data_examples(
 
 
 def check_png(path: Path) -> None:
-    """Refuse a picture's file name of another kind."""
+    """Refuse a picture's file name that does not end in .png."""
     if path.suffix.lower() != ".png":
         raise ConfigError(f"--out {path}", "a file name ending in .png", f"--out {path.with_suffix('.png')}")
 
 
 def split_names(names: str | None, labels: tuple[str, ...]) -> list[str] | None:
-    """Names between commas; a class whose own name has a comma is found as a whole."""
+    """Split comma-separated names; a single class name that contains a comma is kept whole."""
     if names is None:
         return None
     return [names] if names in labels else [name.strip() for name in names.split(",")]
 
 
 def _data_config(source: str) -> Any:
-    """The settings of a kind of data set as they are by default, or of a recipe."""
+    """Default settings of a kind of data set, or the data settings of a recipe."""
     from kd_edge.data import data_config, known_kinds
 
     kinds = known_kinds()

@@ -1,4 +1,4 @@
-"""The verb data init: look at a folder of one's own recordings, propose its manifest and its recipe."""
+"""The verb data init: inspect a folder of the user's own recordings, propose its manifest and its recipe."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 _ALL = "; kd-edge data check files --data DIR --quick opens all"
 NAMED, CLASSES = 5, 60
-"""So many damaged files and so many classes are named; the rest is a count (all with --json)."""
+"""Maximum numbers of damaged files and classes that are named; the rest are counted (all with --json)."""
 
 
 @app.command(
@@ -31,26 +31,36 @@ NAMED, CLASSES = 5, 60
 )
 def data_init(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folders of classes, files whose names tell, or a list.")
+        Path,
+        typer.Argument(
+            metavar="DIR", help="Folder with one folder per class, with labels in file names, or with a list."
+        ),
     ],
     student: Annotated[
         str | None,
-        typer.Option("--student", metavar="MODALITY", help="What the student sees; default: infrared first."),
+        typer.Option(
+            "--student", metavar="MODALITY", help="Modality of the student; default: infrared if there is one."
+        ),
     ] = None,
     pattern: Annotated[
         str | None,
-        typer.Option("--pattern", metavar="NAMES", help="What files' names tell: subject{subject}_{trial}_{modality}."),
+        typer.Option(
+            "--pattern",
+            metavar="NAMES",
+            help="Pattern of the file names, for example subject{subject}_{trial}_{modality}.",
+        ),
     ] = None,
     without_damaged: Annotated[
-        bool, typer.Option("--without-damaged", help="Leave files that cannot be read out of the manifest.")
+        bool, typer.Option("--without-damaged", help="Leave unreadable files out of the manifest.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Look and say; write nothing.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Write recipe.toml anew where there is one.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report only; write nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing recipe.toml.")] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Look at one's own recordings, say what is in them, and write manifest.csv and a recipe.toml that trains.
+    """Inspect a folder of your own recordings, and write manifest.csv and a recipe.toml that is ready to train.
 
-    Headers are read, and two dozen pictures. A manifest and a dataset.toml that are there stay as they are.
+    Reads file headers and two dozen pictures. An existing manifest and
+    dataset.toml are kept.
     """
     from kd_edge.train.recipe.folder import check_free, look_at, write
 
@@ -80,7 +90,7 @@ def data_init(
 
 
 def survey_report(found: Survey) -> RenderableType:
-    """What a folder holds, as tables and lines."""
+    """Contents of a folder, as tables and lines."""
     subjects = counted(len(found.subjects), "subject") if found.subjects else "subjects not known"
     head = (
         f"{found.name}, by {found.source}: {counted(found.clips, 'clip')}, "
@@ -103,8 +113,8 @@ def survey_report(found: Survey) -> RenderableType:
         *(_side(name, side) for name, side in found.sides.items()),
     ]
     if found.gaps:
-        said = f"class '{found.background}'" if found.background else "background in dataset.toml makes them a class"
-        parts.append(escape(f"gaps between labelled pieces: {found.gaps}, {found.gap_seconds:.0f} s; {said}"))
+        use = f"class '{found.background}'" if found.background else "background in dataset.toml makes them a class"
+        parts.append(escape(f"gaps between labelled pieces: {found.gaps}, {found.gap_seconds:.0f} s; {use}"))
     return Group(*parts, *(f"  {escape(remark)}" for remark in _remarks(found)))
 
 
@@ -132,7 +142,7 @@ def _remarks(found: Survey) -> list[str]:
     if damaged := found.damaged:
         named = "; ".join(list(damaged.values())[:NAMED])
         more = f"; and {len(damaged) - NAMED} more" if len(damaged) > NAMED else ""
-        remarks.append(f"files that cannot be read, training goes on without them: {len(damaged)}, {named}{more}")
+        remarks.append(f"files that cannot be read, training continues without them: {len(damaged)}, {named}{more}")
     if found.unlisted:
         from kd_edge.data.survey import unlisted_said
 

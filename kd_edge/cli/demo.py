@@ -1,4 +1,4 @@
-"""The verb demo: the whole way on generated data."""
+"""The verb demo: train, export and run on generated data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ app = typer.Typer()
 
 
 def demo_table(distilled: Summary, alone: Summary) -> RenderableType:
-    """Test figures of the teacher, the student alone and the student that learnt from the teacher, side by side."""
+    """Test scores of the teacher, the student trained alone and the distilled student, side by side."""
     rows = []
     for name, of, summary in (
         ("teacher", "teacher", distilled),
@@ -35,7 +35,7 @@ def demo_table(distilled: Summary, alone: Summary) -> RenderableType:
 
 
 def demo_places(folder: Path, model: Path) -> str:
-    """Where the demo left everything, and what to type next."""
+    """Where the demo wrote its files, and the commands to try next."""
     return (
         f"run        {folder}  (recipe.toml, summary.json, metrics.jsonl, plots/)\n"
         f"artifact   {model}\n"
@@ -46,10 +46,14 @@ def demo_places(folder: Path, model: Path) -> str:
 
 @app.command(epilog="Example:  kd-edge demo --out /tmp/demo")
 def demo(
-    folder: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Default runs/demo-<time>.")] = None,
-    seconds: Annotated[float, typer.Option("--seconds", min=1, help="How long the student watches.")] = 20.0,
+    folder: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Run directory; default runs/demo-<time>.")
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=1, help="How long the student labels the synthetic camera.")
+    ] = 20.0,
 ) -> None:
-    """Go the whole way on generated data: train with and without a teacher, export, run; minutes on two cores."""
+    """Train with and without a teacher on generated data, export the student and run it; minutes on two cores."""
     from kd_edge.demo import Watched, demo_export, demo_stream, demo_train
     from kd_edge.machine import has_bfloat16
     from kd_edge.rundir import new_run_path

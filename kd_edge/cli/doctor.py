@@ -23,7 +23,7 @@ app = typer.Typer()
 
 
 def doctor_report(findings: Sequence[Finding]) -> RenderableType:
-    """One row per finding, its remedy below it."""
+    """One row per finding, with its fix below."""
     colour = {"ok": "green", "note": "yellow", "problem": "red"}
     built = Table(box=None, pad_edge=False, show_header=False)
     for finding in findings:
@@ -40,24 +40,26 @@ def doctor_report(findings: Sequence[Finding]) -> RenderableType:
 )
 def doctor(
     hardware: Annotated[
-        bool, typer.Option("--hardware", help="Run every check that this machine's devices allow; takes minutes.")
+        bool, typer.Option("--hardware", help="Run every check that this machine's devices support; takes minutes.")
     ] = False,
     model: Annotated[
         Path | None,
-        typer.Option("--model", "-m", metavar="FILE", help="What --hardware runs; default bundled."),
+        typer.Option("--model", "-m", metavar="FILE", help="Artifact for --hardware; default the bundled one."),
     ] = None,
     only: Annotated[
-        list[str] | None, typer.Option("--only", metavar="NAME", help="One check of --hardware alone, repeatable.")
+        list[str] | None, typer.Option("--only", metavar="NAME", help="Run only this check of --hardware. Repeatable.")
     ] = None,
     json_: Annotated[
         str | None,
-        typer.Option("--json", metavar="[FILE]", help="As JSON: on standard output, or of --hardware in a file."),
+        typer.Option(
+            "--json", metavar="[FILE]", help="Report as JSON on standard output or, with --hardware, in FILE."
+        ),
     ] = None,
 ) -> None:
-    """Report what is installed, what clashes, which engines and cameras are usable, and what to do.
+    """Report what is installed, conflicting packages, usable engines and cameras, and how to fix problems.
 
-    Exit code 1 when something is wrong. What --hardware writes is meant to be sent: it holds no user, no host, no
-    serial number and no picture.
+    Exit code 1 if a problem is found. The report of --hardware is meant to be
+    shared: it contains no user name, host name, serial number or picture.
     """
     if hardware:
         _hardware(model, only or (), json_)
@@ -85,7 +87,7 @@ def _hardware(model: Path | None, only: Sequence[str], json_: str | None) -> Non
     if file is not None:
         check_writable(file, ConfigError, option="--json")
         if file.exists() and not file.read_bytes()[:1] == b"{":
-            raise ConfigError(f"{file} is there already, and no report", "a new file", "choose another --json")
+            raise ConfigError(f"{file} exists and is not a report", "a new file", "choose another --json")
     with err.status("") as status:
         report = examine_hardware(
             chosen,
@@ -105,7 +107,7 @@ def _hardware(model: Path | None, only: Sequence[str], json_: str | None) -> Non
 
 
 def checked_line(check: Checked) -> RenderableType:
-    """A check and what came of it; its figures below."""
+    """A check and its result, with its figures below."""
     colour = {"passed": "green", "failed": "red", "skipped": "yellow"}[check.result]
     built = Table(box=None, pad_edge=False, show_header=False)
     figures = "".join(

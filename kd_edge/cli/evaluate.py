@@ -1,4 +1,4 @@
-"""The verb evaluate: trimmed clips, the stream they make, the long videos they were cut from, or one recording."""
+"""The verb evaluate: trimmed clips, the stream of joined clips, the original long videos, or one recording."""
 
 from __future__ import annotations
 
@@ -51,63 +51,79 @@ def evaluate(
     context: typer.Context,
     model: Annotated[
         Path | None,
-        typer.Argument(metavar="[RUN|ARTIFACT]", help="Default the newest artifact here, else the bundled one."),
+        typer.Argument(
+            metavar="[RUN|ARTIFACT]", help="What to evaluate; default the newest artifact here, else the bundled one."
+        ),
     ] = None,
     data: DataOption = None,
     split: Annotated[
         str | None,
-        typer.Option("--split", metavar="NAME", help="Protocol; default the one it was trained under."),
+        typer.Option("--split", metavar="NAME", help="Protocol; default the one the model was trained under."),
     ] = None,
     streaming: Annotated[
         bool,
-        typer.Option("--streaming", help="Also as a stream: joined clips, or whole recordings."),
+        typer.Option("--streaming", help="Also score a stream: the joined clips, or whole recordings."),
     ] = False,
     orders: Annotated[
-        int, typer.Option("--orders", metavar="N", min=0, help="And in so many random orders, for mean and spread.")
+        int,
+        typer.Option(
+            "--orders", metavar="N", min=0, help="Also score N random orders of the clips, for mean and spread."
+        ),
     ] = 0,
     smooth_ms: Annotated[
         float | None,
-        typer.Option("--smooth-ms", metavar="MS", help="As for run; default one segment spacing, 0: one window alone."),
+        typer.Option(
+            "--smooth-ms", metavar="MS", help="Smoothing as for run; default one segment spacing, 0 for none."
+        ),
     ] = None,
     detection: Annotated[
-        bool, typer.Option("--detection", help="Instead find the actions in the long videos (pku_mmd).")
+        bool, typer.Option("--detection", help="Detect the actions in the long videos instead (pku_mmd).")
     ] = False,
     threshold: Annotated[
         float | None,
-        typer.Option("--threshold", metavar="P", help="Detection: least probability of a proposal; default 0.1."),
+        typer.Option("--threshold", metavar="P", help="Detection: minimum probability of a proposal; default 0.1."),
     ] = None,
     iou: Annotated[
-        float | None, typer.Option("--iou", metavar="O", help="Detection: least overlap of a match; default 0.5.")
+        float | None,
+        typer.Option("--iou", metavar="O", help="Detection: minimum overlap (IoU) of a match; default 0.5."),
     ] = None,
     scales: Annotated[
         list[float] | None,
-        typer.Option("--scale", metavar="X", help="Detection: window length in trained ones, repeatable; default 1."),
+        typer.Option(
+            "--scale", metavar="X", help="Detection: window length relative to training; default 1. Repeatable."
+        ),
     ] = None,
     proposals: Annotated[
         str | None,
-        typer.Option("--proposals", metavar="KIND", help="Detection: merged runs (the default), or windows."),
+        typer.Option("--proposals", metavar="KIND", help="Detection: runs (merged windows, the default) or windows."),
     ] = None,
     write: Annotated[
         Path | None,
-        typer.Option("--write", metavar="DIR", help="Detection: what was found, as PKU-MMD's evaluator reads it."),
+        typer.Option(
+            "--write", metavar="DIR", help="Detection: write the proposals in the format of PKU-MMD's evaluator."
+        ),
     ] = None,
     recording: Annotated[
         str | None,
-        typer.Option("--recording", metavar="FILE", help="Instead label what run --record kept, or replay: can read."),
+        typer.Option(
+            "--recording",
+            metavar="FILE",
+            help="Score a recording of run --record instead, or any file that replay: reads.",
+        ),
     ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(
-            "--labels", metavar="CSV", help="Recording: what was done: start_s,end_s,label; default as recorded."
+            "--labels", metavar="CSV", help="Recording: true actions (start_s,end_s,label); default as recorded."
         ),
     ] = None,
     engine: EngineOption = "onnxruntime",
-    threads: Annotated[int, typer.Option("--threads", min=1, help="Of the engine.")] = 1,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of the engine.")] = 1,
     json_: JsonOption = False,
 ) -> None:
     """Score a model on the test clips of its data set, on the long videos they were cut from, or on a recording.
 
-    Exit code 1: the recording breaks off; it is scored up to there.
+    Exit code 1 if the recording is damaged; it is scored up to that point.
     """
     from kd_edge.engines import engine_name
 
@@ -148,7 +164,7 @@ def evaluate(
 
 
 def _chosen(model: Path | None) -> Path:
-    """The model that is named, else the one that run takes, which is told."""
+    """Return the given model, or the default of ``run``, which is then printed."""
     if model is not None:
         return model
     from kd_edge.artifact import BUNDLED, default_model
@@ -216,13 +232,13 @@ def _detect(
 
 
 def _title(result: Evaluation | DetectionEvaluation) -> str:
-    """What was judged, on what."""
+    """Title: the model and the test data."""
     title = f"{result.model} ({result.precision}) on {result.dataset}, split {result.split}, {result.modality}"
     return f"{title}, {result.engine}" if result.engine else title
 
 
 def evaluation_report(result: Evaluation) -> RenderableType:
-    """Clip by clip, and as a stream."""
+    """Scores clip by clip, and as a stream."""
     scores: list[tuple[str, Score | None]] = [("clip by clip", result.clip)]
     clip = result.clip
     lines = [f"clip by clip: mAP {clip.map:.1%}, top 5 {clip.top5:.1%}, calibration error {clip.ece:.3f}"]
@@ -259,7 +275,7 @@ def evaluation_report(result: Evaluation) -> RenderableType:
 
 
 def live_report(scores: Sequence[StreamingScore]) -> str:
-    """What a robot sees of one stream, or of several as mean and spread."""
+    """Frame-by-frame scores of one stream, or mean and spread over several."""
     return _live_text([score.live for score in scores])
 
 
@@ -267,7 +283,7 @@ def _live_text(live: Sequence[LiveScore]) -> str:
     changes, noticed = sum(one.changes for one in live), sum(one.noticed for one in live)
     labelled = f"{_spread([one.labelled for one in live], '.1%')} of the frames have a label"
     if not any(one.labelled for one in live):
-        return f"{labelled}: a robot is told nothing"
+        return f"{labelled}: a robot receives no label"
     after = f", after {_spread([one.delay_seconds for one in live], '.2f')} s" if noticed else ""
     return (
         f"{labelled}, {_spread([one.accuracy for one in live], '.1%')} of labels right, "
@@ -277,13 +293,13 @@ def _live_text(live: Sequence[LiveScore]) -> str:
 
 
 def _spread(values: Sequence[float], form: str) -> str:
-    """The mean, with the standard deviation of several."""
+    """The mean; with several values, also the standard deviation."""
     mean = statistics.fmean(values)
     return f"{mean:{form}}" if len(values) == 1 else f"{mean:{form}} ± {statistics.stdev(values):{form}}"
 
 
 def recording_report(result: RecordingScore) -> RenderableType:
-    """What a robot would have seen of a recording."""
+    """Frame-by-frame scores of a recording."""
     rows = [
         (name, str(c.frames), f"{c.labelled / c.frames:.1%}", f"{c.right / c.labelled:.1%}" if c.labelled else "")
         for name, c in result.by_class.items()
@@ -304,7 +320,7 @@ def recording_report(result: RecordingScore) -> RenderableType:
 
 
 def detection_report(result: DetectionEvaluation) -> RenderableType:
-    """What was found in long videos."""
+    """Detection scores on long videos."""
     scores: list[tuple[str, DetectionScore | None]] = [
         ("all proposals", result.every),
         (f"proposals of at least {result.unknown_threshold:.2f}", result.confident),

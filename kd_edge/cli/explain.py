@@ -1,4 +1,4 @@
-"""The verb explain: pictures of what a run's student looks at."""
+"""The verb explain: visualise what a run's student attends to."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ app = typer.Typer()
 def explain(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
     samples: Annotated[
-        list[str] | None, typer.Option("--sample", metavar="ID", help="Sample of the run's data set; repeatable.")
+        list[str] | None, typer.Option("--sample", metavar="ID", help="Sample of the run's data set. Repeatable.")
     ] = None,
     wrong: Annotated[
-        int, typer.Option("--wrong", min=0, metavar="N", help="The first N test clips it takes for another class.")
+        int, typer.Option("--wrong", min=0, metavar="N", help="Explain the first N misclassified test clips.")
     ] = 0,
     folder: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Of the pictures; default RUN/explain/ID.")
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder of the pictures; default RUN/explain/ID.")
     ] = None,
     layer: Annotated[
-        str | None, typer.Option("--layer", metavar="PATH", help="Whose maps are drawn; default the last stage.")
+        str | None, typer.Option("--layer", metavar="PATH", help="Layer whose maps are drawn; default the last stage.")
     ] = None,
     data: DataOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Draw what a run's student looks at: activation maps, discriminative maps, sensors' images, training curves."""
+    """Draw what a run's student attends to: activation and discriminative maps, sensor images, training curves."""
     from kd_edge.pictures.explain import explain as explain_run
 
     explained = []
@@ -66,7 +66,7 @@ def explain(
 
 
 def _explained(one: Explained) -> str:
-    """A sample, the answer to it, the folder of its pictures, and what is not among them."""
+    """A sample, its prediction, the folder of its pictures, and the pictures that were skipped."""
     answer = f"{escape(one.predicted)} {one.probability:.0%}"
     if one.predicted != one.true:
         answer += f", truly {escape(one.true)} {one.true_probability:.0%}"

@@ -28,7 +28,7 @@ DEFAULT_TARGET = Path("student.onnx")
 
 
 def export_summary(exported: Exported) -> RenderableType:
-    """What was written, how closely it reproduces the student, and how to run it."""
+    """The written artifact, how closely it reproduces the student, and how to run it."""
     report = exported.report
     parts: list[RenderableType] = [
         f"[b]{escape(printable(str(report.file)))}[/b]  {report.file_bytes / 1e6:.1f} MB, {report.precision}, opset "
@@ -53,7 +53,7 @@ def export_summary(exported: Exported) -> RenderableType:
 
 
 def _parity(parity: Parity) -> Iterator[RenderableType]:
-    """The stages of an export as a table, and what a stream of the shipped graph is like."""
+    """The stages of an export as a table, and the agreement of the shipped graph on a stream."""
     yield f"{parity.clips} {escape(parity.side)}; largest error tolerated {parity.tolerance:.1e}"
     cells = [
         (
@@ -84,7 +84,7 @@ def _parity(parity: Parity) -> Iterator[RenderableType]:
 
 
 def calibration(manifest: Manifest) -> str:
-    """What a confidence is worth."""
+    """How the confidences are calibrated."""
     from kd_edge.artifact import UNCALIBRATED
 
     if not manifest.calibrated_on:
@@ -104,56 +104,66 @@ def calibration(manifest: Manifest) -> str:
 def export_(
     context: typer.Context,
     run: Annotated[
-        str, typer.Argument(metavar="[RUN]", help="Run directory; default the newest finished one. Or an artifact.")
+        str, typer.Argument(metavar="[RUN]", help="Run directory, or an artifact; default the newest finished run.")
     ] = "latest",
     fp16: Annotated[
         bool, typer.Option("--fp16", help="Half-precision arithmetic, float32 inputs and outputs.")
     ] = False,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Integer arithmetic for CPUs, ranges from training recordings.")
+        bool, typer.Option("--int8", help="Integer arithmetic for CPUs, calibrated on training recordings.")
     ] = False,
     profile: Annotated[
         str | None,
         typer.Option("--profile", metavar="NAME", help="Export profile: export/profiles/NAME.toml, or a path."),
     ] = None,
-    target: Annotated[Path, typer.Option("--out", metavar="FILE", help="The artifact to write.")] = DEFAULT_TARGET,
-    graph: Annotated[str, typer.Option("--graph", help="'step' for the runtime, or the plain 'clip' model.")] = "step",
+    target: Annotated[Path, typer.Option("--out", metavar="FILE", help="Artifact to write.")] = DEFAULT_TARGET,
+    graph: Annotated[
+        str, typer.Option("--graph", help="'step' for the runtime, or 'clip' for the plain clip model.")
+    ] = "step",
     auto_precision: Annotated[
         bool,
-        typer.Option("--auto-precision", help="Keep the nodes in float32 that put a lower precision out of bounds."),
+        typer.Option("--auto-precision", help="Keep nodes in float32 where a lower precision exceeds the tolerance."),
     ] = False,
     report: Annotated[
         Path | None,
-        typer.Option("--report", metavar="DIR", help="Write a page about the export here, Markdown and HTML."),
+        typer.Option("--report", metavar="DIR", help="Write a report on the export here, as Markdown and HTML."),
     ] = None,
     carried: Annotated[
         list[str] | None,
-        typer.Option("--with", metavar="ENGINE", help="Convert for this engine, too, and carry it: ncnn."),
+        typer.Option(
+            "--with", metavar="ENGINE", help="Also convert for this engine and embed the result: ncnn. Repeatable."
+        ),
     ] = None,
     matrix: Annotated[
         bool,
-        typer.Option("--matrix", help="Every precision on every engine here as one table; --report keeps it."),
+        typer.Option(
+            "--matrix", help="Compare every precision on every engine here in a table; save it with --report."
+        ),
     ] = False,
     sign_key: Annotated[
         Path | None, typer.Option("--sign", metavar="KEY", help="Sign the artifact with this private key.")
     ] = None,
     tensorrt: Annotated[
-        bool, typer.Option("--tensorrt", help="Build the plan for this machine's GPU; of an artifact, that alone.")
+        bool,
+        typer.Option("--tensorrt", help="Also build the plan for this machine's GPU; with an artifact, only that."),
     ] = False,
     tensorrt_rtx: Annotated[
-        bool, typer.Option("--tensorrt-rtx", help="The same with TensorRT-RTX, for desktops with an RTX card.")
+        bool, typer.Option("--tensorrt-rtx", help="The same with TensorRT-RTX, for desktops with an RTX GPU.")
     ] = False,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the profile, or of the plan's settings."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Override a key of the profile, or of the plan's settings. Repeatable."
+        ),
     ] = None,
     data: DataOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Export a student to one self-describing ONNX file, compared with the trained model on real clips.
 
-    With --tensorrt and an artifact (by default the newest here) nothing is exported: its plan for this machine is built
-    and kept, for kd-edge run to use. torch is not needed for that.
+    With --tensorrt and an artifact (default: the newest here), nothing is
+    exported: its plan for this machine is built and cached for kd-edge run.
+    This does not need torch.
     """
     from kd_edge.artifact import default_model
 
@@ -215,12 +225,12 @@ def export_(
 
 @contextmanager
 def steps() -> Iterator[Callable[[str], None]]:
-    """Tells what is being done: on a terminal in place, elsewhere a line each."""
+    """Report steps of work: in place on a terminal, one line each elsewhere."""
     if not err.is_terminal:
-        yield lambda what: err.print(escape(what))
+        yield lambda step: err.print(escape(step))
         return
     with err.status("exporting") as status:
-        yield lambda what: status.update(escape(what))
+        yield lambda step: status.update(escape(step))
 
 
 def _plan(path: Path, kind: Kind, changes: Sequence[str]) -> Plan:
@@ -235,12 +245,12 @@ def _plan(path: Path, kind: Kind, changes: Sequence[str]) -> Plan:
 
 
 def plan_facts(plan: Plan) -> dict[str, object]:
-    """What is told of a plan as JSON."""
+    """Facts about a plan, as JSON values."""
     return {"plan": plan.path, "was_built": plan.was_built, "settings": plan.settings, "figures": plan.figures}
 
 
 def plan_summary(plan: Plan, model: Path) -> str:
-    """What was built, and which numbers it computes with."""
+    """The built plan, and the precisions it computes in."""
     figures = plan.figures
     return (
         f"[b]{escape(printable(str(plan.path)))}[/b]  {figures.plan_bytes / 1e6:.1f} MB, "
@@ -250,10 +260,10 @@ def plan_summary(plan: Plan, model: Path) -> str:
 
 
 def check_one_of(option: str, value: str, choices: Sequence[str]) -> None:
-    """Refuse another value than the choices.
+    """Refuse a value that is not one of the choices.
 
     Raises:
-        ConfigError: It is another one.
+        ConfigError: The value is not one of the choices.
     """
     if value not in choices:
         raise ConfigError(
@@ -262,7 +272,7 @@ def check_one_of(option: str, value: str, choices: Sequence[str]) -> None:
 
 
 def _matrix(run: Path, profiles: Sequence[str] | None, data: Path | None, report: Path | None, json_: bool) -> None:
-    """Measure every precision on every engine, and show or keep the table."""
+    """Measure every precision on every engine; print the table, and write it with ``report``."""
     from kd_edge.bench.matrix import PROFILES, measured, write_matrix
     from kd_edge.export.page import check_report_folder
 
@@ -279,7 +289,7 @@ def _matrix(run: Path, profiles: Sequence[str] | None, data: Path | None, report
 
 
 def matrix_table(found: Matrix) -> RenderableType:
-    """Every precision on every engine."""
+    """Scores of every precision on every engine."""
     from kd_edge.bench.matrix import COLUMNS, cells, conclusion
 
     return Group(

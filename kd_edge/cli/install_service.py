@@ -27,39 +27,43 @@ app = typer.Typer()
 def install_service(
     camera: Annotated[
         list[str] | None,
-        typer.Option("--camera", "-c", metavar="NAME", help="A camera's name, file or URI, repeatable; as for run."),
+        typer.Option("--camera", "-c", metavar="NAME", help="Camera name, file or URI, as for run. Repeatable."),
     ] = None,
     model: Annotated[
         Path | None,
         typer.Option("--model", "-m", metavar="FILE", help="Artifact to copy; default the newest in its folder."),
     ] = None,
     name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="Of the service; default after the camera.")
+        str | None, typer.Option("--name", metavar="NAME", help="Name of the service; default derived from the camera.")
     ] = None,
-    ros: Annotated[bool, typer.Option("--ros", help="The ROS 2 node instead of kd-edge run.")] = False,
+    ros: Annotated[bool, typer.Option("--ros", help="Install the ROS 2 node instead of kd-edge run.")] = False,
     topics: Annotated[
         list[str] | None,
-        typer.Option("--topics", metavar="TOPIC", help="Image topic of the node instead of --camera, repeatable."),
+        typer.Option("--topics", metavar="TOPIC", help="Image topic of the node, instead of --camera. Repeatable."),
     ] = None,
     sinks: Annotated[
         list[str] | None,
-        typer.Option("--sink", metavar="URI", help="Where labels go, repeatable; default the journal and /run."),
+        typer.Option("--sink", metavar="URI", help="Where labels go; default the journal and /run. Repeatable."),
     ] = None,
-    user: Annotated[bool, typer.Option("--user", help="In your own systemd: needs no root, starts at log-in.")] = False,
+    user: Annotated[
+        bool, typer.Option("--user", help="Install for your user: needs no root, starts at login.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the unit and every command; change nothing.")
     ] = False,
     uninstall: Annotated[
-        bool, typer.Option("--uninstall", help="Stop it and remove what was installed; the model stays.")
+        bool, typer.Option("--uninstall", help="Stop the service and remove it; keeps the model.")
     ] = False,
-    with_model: Annotated[bool, typer.Option("--with-model", help="With --uninstall: the model, too.")] = False,
+    with_model: Annotated[bool, typer.Option("--with-model", help="With --uninstall: also remove the model.")] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Install a systemd service that labels a camera from boot on, or remove it again.
+    """Install a systemd service that labels a camera from boot, or remove it.
 
-    Camera and model are checked, then copied to where the service can read them. Installing again replaces.
+    The camera and the model are checked, then copied to where the service can
+    read them. Installing again replaces the service.
 
-    Exit code 1: systemd refuses, or the service is installed and does not start.
+    Exit code 1 if systemd refuses, or if the installed service does not
+    start.
     """
     from kd_edge.artifact import artifact_path
     from kd_edge.service import Service, install, make_plan
@@ -67,7 +71,7 @@ def install_service(
 
     if uninstall:
         if name is None or camera or model or ros or topics or sinks:
-            found = "no --name" if name is None else "--uninstall with what to install"
+            found = "no --name" if name is None else "--uninstall with options of an installation"
             raise ConfigError(found, "--uninstall --name NAME", "systemctl list-units 'kd-edge*' shows them")
         outcome = remove(name, for_user=user, with_model=with_model, dry_run=dry_run)
     else:
@@ -86,18 +90,18 @@ def install_service(
     if json_:
         print_json(outcome)
     else:
-        _tell(outcome)
+        _print_outcome(outcome)
 
 
-def _tell(outcome: Outcome) -> None:
-    """What was done, or would be."""
+def _print_outcome(outcome: Outcome) -> None:
+    """Print what was done, or would be done."""
     is_dry = outcome.done == "nothing"
     if is_dry and outcome.text:
         print_text(f"# {outcome.unit}\n{outcome.text}\n")
     would = "would be " if is_dry else ""
-    for what, paths in ((f"{would}written", outcome.written), (f"{would}removed", outcome.removed)):
+    for action, paths in ((f"{would}written", outcome.written), (f"{would}removed", outcome.removed)):
         for path in paths:
-            out.print(f"{what}: {escape(printable(path))}", soft_wrap=True)
+            out.print(f"{action}: {escape(printable(path))}", soft_wrap=True)
     for line in outcome.left:
         out.print(escape(printable(line)), soft_wrap=True)
     for command in outcome.commands:

@@ -1,4 +1,4 @@
-"""Single key presses of a terminal."""
+"""Single key presses on a terminal."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from kd_edge.errors import ConfigError
 
 _MOST_BYTES = 256
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.|.)?", re.DOTALL)
-"""What arrows and function keys send."""
+"""Escape sequences of arrows and function keys."""
 
 
 @contextmanager
 def key_presses() -> Iterator[Callable[[], str]]:
-    """Inside the block keys come one by one, without Enter and without being shown; Ctrl-C still interrupts.
+    """Read single keys inside the block, without Enter and without echo; Ctrl-C still interrupts.
 
     Yields:
-        Gives the keys that were pressed since it was asked last; arrows and the like are none, and so is what is typed
-        while the process is in the background.
+        A function that returns the keys pressed since its last call, without arrows and function keys, and without
+        anything typed while the process is in the background.
 
     Raises:
-        ConfigError: Standard input is no terminal.
+        ConfigError: Standard input is not a terminal.
     """
     try:
         import termios
@@ -43,23 +43,23 @@ def key_presses() -> Iterator[Callable[[], str]]:
         tty.setcbreak(handle)
         yield lambda: _pressed(handle)
     finally:
-        if _is_in_front(handle):  # else the shell has it, and would stop who touches it
-            with suppress(termios.error):  # it is gone
+        if _is_in_front(handle):  # otherwise the shell owns it, and would stop this process
+            with suppress(termios.error):  # the terminal is gone
                 termios.tcsetattr(handle, termios.TCSADRAIN, before)
 
 
 def has_keys() -> bool:
-    """Whether somebody at a terminal may press keys: standard input is one, and this process is in its foreground."""
+    """Whether keys can be read: standard input is a terminal, and this process is in its foreground."""
     try:
         return sys.stdin.isatty() and _is_in_front(sys.stdin.fileno())
-    except (AttributeError, OSError, ValueError):  # none, or closed
+    except (AttributeError, OSError, ValueError):  # standard input is missing or closed
         return False
 
 
 def _is_in_front(handle: int) -> bool:
     try:
         return os.tcgetpgrp(handle) == os.getpgrp()
-    except OSError:  # the terminal of another session: nobody stops us
+    except OSError:  # the terminal of another session: no job control
         return True
 
 
@@ -68,6 +68,6 @@ def _pressed(handle: int) -> str:
         return ""
     try:
         keys = os.read(handle, _MOST_BYTES)
-    except OSError:  # the terminal is gone, the recording goes on
+    except OSError:  # the terminal is gone, but the recording continues
         return ""
     return _ESCAPE.sub("", keys.decode("utf-8", "ignore"))

@@ -1,4 +1,4 @@
-"""The verb label: cut and name pieces of long recordings in a page of this machine."""
+"""The verb label: cut and label pieces of long recordings in a local web page."""
 
 from __future__ import annotations
 
@@ -23,19 +23,22 @@ LOCK, SHOWN = ".label.lock", 8
     "kd-edge label ~/night --fresh --port 8001"
 )
 def label(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Recordings: a manifest, or files in folders.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder of recordings: a manifest, or files in folders.")
+    ],
     port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="Of 127.0.0.1; 0 takes a free one.", show_default=True)
+        int, typer.Option("--port", min=0, max=65535, help="Port on 127.0.0.1; 0 for any free one.", show_default=True)
     ] = 0,
     fresh: Annotated[
         bool,
-        typer.Option("--fresh", help="Without a manifest: begin without the classes that folders and names tell."),
+        typer.Option("--fresh", help="Without a manifest: ignore the classes in folder and file names."),
     ] = False,
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
-    """Cut and name pieces of long recordings, in a page that only this machine can open.
+    """Cut and label pieces of long recordings, in a web page that only this machine can open.
 
-    Every change is saved in DIR/manifest.csv at once, where train --data DIR reads it. Ctrl-C ends it.
+    Every change is saved immediately to DIR/manifest.csv, where train --data
+    DIR reads it. Ctrl-C stops.
     """
     import secrets
 
@@ -44,7 +47,7 @@ def label(
     from kd_edge.label.server import application, listening, serve
     from kd_edge.runtime.signals import interrupt_on_termination
 
-    for module in ("starlette", "uvicorn", "cv2", "av"):  # told now, not at the first picture
+    for module in ("starlette", "uvicorn", "cv2", "av"):  # report missing packages now, not at the first picture
         import_extra(module, EXTRA_OF[module])
     root = expanded(folder)
     labels, frames, token = Labels(root, fresh=fresh), Frames(), secrets.token_urlsafe(24)
@@ -52,7 +55,7 @@ def label(
     with held(root / LOCK) as is_alone:
         if not is_alone:
             raise ConfigError(
-                f"{root} is being labelled by another kd-edge label", "one at a time", "use its page, or end it"
+                f"{root} is being labelled by another kd-edge label", "one at a time", "use its page, or stop it"
             )
         with listening(port) as own:
             number = own.getsockname()[1]
@@ -64,8 +67,8 @@ def label(
             out.print(f"{escape(address)}  (Ctrl-C ends)", soft_wrap=True)
             if labels.is_by_names:
                 classes = ", ".join(labels.classes[:SHOWN]) + (" ..." if len(labels.classes) > SHOWN else "")
-                told = f"folders and names tell the classes {classes}; --fresh begins without them"
-                out.print(escape(printable(told)), soft_wrap=True)
+                note = f"classes from folder and file names: {classes}; --fresh ignores them"
+                out.print(escape(printable(note)), soft_wrap=True)
             if open_:
                 typer.launch(address)
             with suppress(KeyboardInterrupt), closing(frames), interrupt_on_termination():

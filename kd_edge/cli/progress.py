@@ -1,4 +1,4 @@
-"""Progress bars of long work."""
+"""Progress bars."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Shown = TypeVar("Shown")
 
 
 def progress_bar(console: Console) -> Progress:
-    """A progress bar with count and remaining time; nothing where nobody watches."""
+    """A progress bar with count and remaining time; disabled without a terminal."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
@@ -62,7 +62,7 @@ class TrainingDisplay:
         self._bar.update(self._task(f"decoding {modality}", total), completed=done)
 
     def follow(self, events: Iterable[Event]) -> Summary | None:
-        """Show events as they come; returns the run's summary, None in a process that leaves it to another."""
+        """Show events as they arrive; returns the run's summary, or None in a process that leaves it to another."""
         from kd_edge.train.events import Finished
 
         summary: Summary | None = None
@@ -72,7 +72,7 @@ class TrainingDisplay:
         return summary
 
     def watch(self, events: Iterable[Shown]) -> Iterator[Shown]:
-        """Show the trainer's events, and hand on every event."""
+        """Show the trainer's events, and yield every event."""
         from kd_edge.train.events import Collapsed, EpochDone, FineTuned, Prepared, StageStarted, StepDone
 
         steps = 0
@@ -110,7 +110,7 @@ class TrainingDisplay:
 
 
 def source_report(note: SourceNote) -> str:
-    """What a student was fine-tuned from: a line, and what belongs to it indented below."""
+    """What a student was fine-tuned from: one line, with details indented below."""
     return "\n  ".join(escape(printable(line)) for line in note.lines)
 
 
@@ -120,11 +120,11 @@ def _prepared(event: Any) -> str:
         f"{event.run}: {event.classes} classes, {', '.join(parts)}, window {event.clip_seconds:.2f} s, {event.device}"
     )
     if event.resumed:
-        text += f"; goes on with the {event.resumed}"
+        text += f"; resumes with the {event.resumed}"
     text += f"; teacher of {event.teacher_run}" if event.teacher_run else ""
     text += f"; dense stage of {event.dense_run}" if event.dense_run else ""
     for run in event.not_taken:
-        text += f"\n{run} trained on other clips: nothing is taken of it"
+        text += f"\n{run} was trained on other clips and is not reused"
     return text + faults(event.skipped, "cannot be used")
 
 

@@ -25,7 +25,7 @@ app = typer.Typer(no_args_is_help=True, help="List, show and copy the recipes th
 
 @app.command("list")
 def recipes_list(json_: JsonOption = False) -> None:
-    """List all recipes, your own first when names collide."""
+    """List all recipes; your own override bundled ones of the same name."""
     found = {name: recipes.find("train", name) for name in recipes.names("train")}
     if json_:
         print_json(found)
@@ -35,7 +35,7 @@ def recipes_list(json_: JsonOption = False) -> None:
 
 
 def _comment(path: Path) -> str:
-    """The first sentence of a recipe's first comment; what is wrong with a file that cannot be read."""
+    """The first sentence of a recipe's first comment, or the error of an unreadable file."""
     try:
         lines = recipes.text_of(path).splitlines()
     except ConfigError as error:
@@ -45,13 +45,13 @@ def _comment(path: Path) -> str:
 
 
 @app.command("show")
-def recipes_show(name: str) -> None:
+def recipes_show(name: Annotated[str, typer.Argument(help="Recipe name or path.")]) -> None:
     """Print a recipe."""
     print_text(recipes.text_of(recipes.find("train", name)))
 
 
 @app.command("copy")
-def recipes_copy(name: str) -> None:
+def recipes_copy(name: Annotated[str, typer.Argument(help="Recipe name or path.")]) -> None:
     """Copy a recipe to ./train/recipes, where you can edit it."""
     source = recipes.find("train", name)
     target = Path("train") / "recipes" / source.name
@@ -66,17 +66,21 @@ def recipes_copy(name: str) -> None:
 
 @app.command("layers", epilog="Example:  kd-edge recipes layers quickstart --teacher")
 def recipes_layers(
-    name: Annotated[str, typer.Argument(metavar="RECIPE")],
-    teacher: Annotated[bool, typer.Option("--teacher", help="The teacher's instead of the student's.")] = False,
-    depth: Annotated[int, typer.Option("--depth", min=1, help="Deepest level shown; taps may lie deeper.")] = 2,
+    name: Annotated[str, typer.Argument(metavar="RECIPE", help="Recipe name or path.")],
+    teacher: Annotated[
+        bool, typer.Option("--teacher", help="List the teacher's layers instead of the student's.")
+    ] = False,
+    depth: Annotated[
+        int, typer.Option("--depth", min=1, help="Deepest level shown; layers used by losses are always shown.")
+    ] = 2,
     data: DataOption = None,
     settings: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """List a network's layers by module path, with their outputs' shapes and the losses that look at them.
+    """List a network's layers by module path, with their output shapes and the losses that use them.
 
-    The paths are what student_layers and teacher_layers of a loss name. Needs no recordings, unless only they tell the
-    classes.
+    These paths are the values of student_layers and teacher_layers of a loss.
+    Needs no recordings, unless the classes are known only from them.
     """
     from kd_edge.data.classes import class_names
     from kd_edge.train.recipe import Recipe
@@ -97,7 +101,7 @@ def recipes_layers(
         return
     inputs = f"{who} of {recipe.name}: {', '.join(stage.modalities)}, a clip is {shape}"
     if labels is None:
-        known = f"classes unknown without the recordings: {UNKNOWN_CLASSES} stand for them; add --data DIR"
+        known = f"classes unknown without the recordings: {UNKNOWN_CLASSES} assumed; add --data DIR"
     else:
         known = f"{len(labels)} classes of {recipe.data.kind}: {', '.join(labels)}"
     out.print(escape(printable(inputs)), escape(printable(known)), sep="\n")
@@ -105,8 +109,8 @@ def recipes_layers(
 
 
 def layer_table(found: Sequence[Layer], taps: Mapping[str, Sequence[str]]) -> Table:
-    """Every layer of a model, with what looks at it."""
-    table = Table("layer", "kind", "output for one clip", "looked at by")
+    """Every layer of a model, with the losses that use it."""
+    table = Table("layer", "kind", "output for one clip", "used by")
     for layer in found:
         users = ", ".join(name for name, paths in taps.items() if layer.path in paths)
         table.add_row(layer.path, layer.kind, "-" if layer.shape is None else str(layer.shape), users)

@@ -1,4 +1,4 @@
-"""The verb record: clips of one's own cameras, ready to train on."""
+"""The verb record: record clips from the user's own cameras, ready to train on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # help is shown without the packages of cameras
 app = typer.Typer()
 
 LINE_SECONDS = 10.0
-"""How often a line says how it goes, where no terminal shows it all the time."""
+"""Seconds between status lines without a terminal."""
 
 
 @app.command(
@@ -34,37 +34,48 @@ LINE_SECONDS = 10.0
 def record(
     camera: Annotated[
         list[str],
-        typer.Option("--camera", "-c", metavar="NAME|URI", help="kd-edge cameras shows them. Repeatable: NAME=URI."),
+        typer.Option(
+            "--camera", "-c", metavar="NAME|URI", help="Camera; kd-edge cameras lists them. Repeatable: NAME=URI."
+        ),
     ],
     folder: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="New, or from a session with the same cameras: it goes on.")
+        Path,
+        typer.Option("--out", metavar="DIR", help="A new folder, or one recorded with the same cameras, to add to."),
     ],
     label: Annotated[
         list[str] | None,
-        typer.Option("--label", metavar="CLASS", help="Repeatable. Without --seconds keys 1, 2, ... mark them."),
+        typer.Option(
+            "--label",
+            metavar="CLASS",
+            help="Class of the clips; without --seconds, keys 1, 2, ... mark it. Repeatable.",
+        ),
     ] = None,
     key: Annotated[
         list[str] | None,
-        typer.Option("--key", metavar="K=CLASS", help="Begins and ends a piece; backspace discards it. Repeatable."),
+        typer.Option(
+            "--key",
+            metavar="K=CLASS",
+            help="Key that starts and ends a piece of CLASS; backspace discards it. Repeatable.",
+        ),
     ] = None,
     seconds: Annotated[
         float | None, typer.Option("--seconds", metavar="S", min=0.2, max=3600, help="Length of a clip.")
     ] = None,
     count: Annotated[
-        int | None, typer.Option("--count", metavar="N", min=1, max=10_000, help="Clips of each label.")
+        int | None, typer.Option("--count", metavar="N", min=1, max=10_000, help="Number of clips per label.")
     ] = None,
     countdown: Annotated[
-        float, typer.Option("--countdown", metavar="S", min=0, max=60, help="Before each of these clips.")
+        float, typer.Option("--countdown", metavar="S", min=0, max=60, help="Countdown before each of these clips.")
     ] = 3.0,
     pause: Annotated[
-        float, typer.Option("--pause", metavar="S", min=0, max=3600, help="Between two of these clips.")
+        float, typer.Option("--pause", metavar="S", min=0, max=3600, help="Pause between two of these clips.")
     ] = 2.0,
     duration: Annotated[
         float | None,
-        typer.Option("--duration", metavar="S", min=0.2, max=1e7, help="End after so many seconds."),
+        typer.Option("--duration", metavar="S", min=0.2, max=1e7, help="Stop after this many seconds."),
     ] = None,
-    subject: Annotated[str, typer.Option("--subject", metavar="NAME", help="Who performs.")] = "",
-    view: Annotated[str, typer.Option("--view", metavar="NAME", help="Where the cameras stand.")] = "",
+    subject: Annotated[str, typer.Option("--subject", metavar="NAME", help="Person who performs.")] = "",
+    view: Annotated[str, typer.Option("--view", metavar="NAME", help="Viewpoint of the cameras.")] = "",
     trial: Annotated[
         int | None,
         typer.Option(
@@ -72,27 +83,30 @@ def record(
             metavar="N",
             min=0,
             max=100_000_000,
-            help="Of the first clip; default: goes on as the folder has it.",
+            help="Trial number of the first clip; default: continues the folder's numbering.",
         ),
     ] = None,
     session: Annotated[
-        str | None, typer.Option("--session", metavar="NAME", help="Kept in the manifest; default the time of day.")
+        str | None,
+        typer.Option("--session", metavar="NAME", help="Session name in the manifest; default the time of day."),
     ] = None,
     max_gb: Annotated[
-        float | None, typer.Option("--max-gb", metavar="GB", min=0.001, max=1e9, help="What the folder may take.")
+        float | None, typer.Option("--max-gb", metavar="GB", min=0.001, max=1e9, help="Maximum size of the folder.")
     ] = None,
     keep_free_gb: Annotated[
-        float, typer.Option("--keep-free-gb", metavar="GB", min=0, max=1e9, help="What stays free of its disk.")
+        float, typer.Option("--keep-free-gb", metavar="GB", min=0, max=1e9, help="Disk space to keep free.")
     ] = 1.0,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="End when a camera is lost, with exit code 1.")] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Stop when a camera is lost, with exit code 1.")] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Record clips of one or several cameras into a folder that data check and train read as it is; Ctrl-C ends.
+    """Record clips from one or several cameras into a folder that data check and train can read; Ctrl-C stops.
 
-    Pixels and stamps are kept exactly. What was killed is repaired at the next start with the same --out, which goes on
-    with the numbers and overwrites nothing.
+    Pixels and time stamps are stored exactly. After a killed session, the
+    next start with the same --out repairs the folder, continues its numbering
+    and overwrites nothing.
 
-    Exit code 1 when the disk, the folder's bound or a camera ended it; all that came before is kept.
+    Exit code 1 if a full disk, --max-gb or a lost camera ended the recording;
+    everything recorded before is kept.
     """
     from kd_edge.record import Session, make_plan
     from kd_edge.runtime.signals import interrupt_on_termination
@@ -137,7 +151,7 @@ def record(
 
 
 def _keys(plan: Plan, stack: ExitStack) -> Callable[[], str] | None:
-    """The keys that are pressed; None where none are wanted, or there is nobody to press them."""
+    """Source of key presses; None if the plan needs no keys or they cannot be read."""
     from kd_edge.cli.keys import has_keys, key_presses
 
     if plan.mode == "keys" or (plan.mode == "timed" and has_keys()):
@@ -146,26 +160,26 @@ def _keys(plan: Plan, stack: ExitStack) -> Callable[[], str] | None:
 
 
 class _Display:
-    """Tells what happens: a line that changes on a terminal, lines elsewhere, and the bell.
+    """Display of a recording: a live line and the bell on a terminal, plain lines elsewhere.
 
     Args:
-        plan: What is recorded.
-        has_keys: Whether keys are looked at.
+        plan: The plan of the recording.
+        has_keys: Whether key presses are read.
     """
 
     def __init__(self, plan: Plan, *, has_keys: bool) -> None:
         self._plan, self._has_keys = plan, has_keys
         self._live = Live(console=err, auto_refresh=False, transient=True) if err.is_terminal else None
-        self._told = time.monotonic()
+        self._printed = time.monotonic()
 
     def __enter__(self) -> _Display:
         if self._live is not None:
             self._live.start()
         if self._plan.keys:
             keys = ", ".join(f"{key} {label}" for key, label in self._plan.keys.items())
-            self._line(f"keys: {keys}; the same key or space ends a piece, backspace discards it, Ctrl-C ends all")
+            self._line(f"keys: {keys}; the same key or space ends a piece, backspace discards it, Ctrl-C stops")
         elif self._has_keys:
-            self._line("backspace discards a clip, which is then taken again; Ctrl-C ends all")
+            self._line("backspace discards a clip, which is then recorded again; Ctrl-C stops")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -173,7 +187,7 @@ class _Display:
             self._live.stop()
 
     def show(self, event: Event) -> None:
-        """One event."""
+        """Show one event."""
         from kd_edge.record import Began, Countdown, Kept, Note
 
         if isinstance(event, Countdown):
@@ -192,11 +206,11 @@ class _Display:
             self._line(event.text)
         elif self._live is not None:
             self._changing(status_line(event))
-        elif time.monotonic() - self._told > LINE_SECONDS:
+        elif time.monotonic() - self._printed > LINE_SECONDS:
             self._line(status_line(event))
 
     def _line(self, text: str) -> None:
-        self._told = time.monotonic()
+        self._printed = time.monotonic()
         err.print(escape(printable(text)), soft_wrap=True)
 
     def _changing(self, text: str) -> None:
@@ -209,15 +223,15 @@ class _Display:
 
 
 def status_line(status: Status) -> str:
-    """How it goes, in one line."""
+    """Status of a recording in one line."""
     cameras = (
         f"{name} {c.frames} frames {c.fps:.1f}/s{f' {c.dropped} DROPPED' if c.dropped else ''} {c.age_ms:.0f} ms old"
         for name, c in status.cameras.items()
     )
-    what = status.waiting and f"waiting for {status.waiting}"
+    state = status.waiting and f"waiting for {status.waiting}"
     if status.seconds is not None:
-        what = f"{status.label or 'no label'} {status.seconds:.1f} s"
-    return "  ".join([what or "ready", *cameras, f"{status.left_bytes / 1e9:.1f} GB left"])
+        state = f"{status.label or 'no label'} {status.seconds:.1f} s"
+    return "  ".join([state or "ready", *cameras, f"{status.left_bytes / 1e9:.1f} GB left"])
 
 
 def _kept(event: Kept) -> str:

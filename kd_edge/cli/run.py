@@ -26,7 +26,7 @@ app = typer.Typer()
 
 
 def tally_report(counts: Tally) -> str:
-    """How labels did against the truth."""
+    """Score of the labels against the ground truth."""
     if not counts.labels:
         return "no label"
     text = (
@@ -37,7 +37,7 @@ def tally_report(counts: Tally) -> str:
 
 
 def stream_summary(statistics: Statistics, window_seconds: float, tallies: Mapping[str, Tally]) -> str:
-    """How a stream went: in all, and camera by camera where there are several."""
+    """Summary of a stream: in total, and per camera if there are several."""
     from kd_edge.runtime.tally import together
 
     counts = together(list(tallies.values()))
@@ -45,7 +45,7 @@ def stream_summary(statistics: Statistics, window_seconds: float, tallies: Mappi
     text = f"{statistics.pushed} frames labelled ({states or 'no label'}), {statistics.fps:.1f} frames/s"
     for count, what in (
         (statistics.dropped, "frames dropped"),
-        (statistics.skipped, "skipped for their age"),
+        (statistics.skipped, "skipped as too old"),
         (statistics.frozen, "frozen"),
         (statistics.damaged, "damaged"),
         (statistics.misdated, "with impossible stamps"),
@@ -78,8 +78,8 @@ def stream_summary(statistics: Statistics, window_seconds: float, tallies: Mappi
     for name, source in statistics.sources.items() if len(statistics.sources) > 1 else ():
         of = tallies.get(name)
         right = f"; {tally_report(of)}" if of is not None and of.labels else ""
-        its = _states(source.labels) or "no label"
-        text += f"\n  {escape(printable(name))}: {its}, {source.seconds:.1f} s{right}"
+        states = _states(source.labels) or "no label"
+        text += f"\n  {escape(printable(name))}: {states}, {source.seconds:.1f} s{right}"
     return text
 
 
@@ -88,7 +88,7 @@ def _states(labels: Mapping[str, int]) -> str:
 
 
 def first_line(path: Path, manifest: Manifest, *, is_chosen: bool) -> str:
-    """Which model, why this one, and whether its confidences mean anything."""
+    """The model, how it was chosen, and whether its confidences are calibrated."""
     from kd_edge.artifact import BUNDLED, UNCALIBRATED
 
     model = f"model {escape(printable(str(path)))}"
@@ -105,7 +105,9 @@ def first_line(path: Path, manifest: Manifest, *, is_chosen: bool) -> str:
 def run(
     camera: Annotated[
         list[str],
-        typer.Option("--camera", "-c", metavar="NAME|URI", help="kd-edge cameras shows them. Repeatable: NAME=URI."),
+        typer.Option(
+            "--camera", "-c", metavar="NAME|URI", help="Camera; kd-edge cameras lists them. Repeatable: NAME=URI."
+        ),
     ],
     model: Annotated[
         Path | None,
@@ -113,72 +115,95 @@ def run(
     ] = None,
     sinks: Annotated[
         list[str] | None,
-        typer.Option("--sink", metavar="URI", help="terminal: or jsonl:PATH, repeatable. Default terminal:"),
+        typer.Option(
+            "--sink", metavar="URI", help="Output of the labels: terminal: (the default) or jsonl:PATH. Repeatable."
+        ),
     ] = None,
     duration: Annotated[
         float | None,
-        typer.Option("--duration", metavar="S", min=0.1, help="Stop after so many seconds."),
+        typer.Option("--duration", metavar="S", min=0.1, help="Stop after this many seconds."),
     ] = None,
-    realtime: Annotated[bool, typer.Option("--realtime", help="Pace a recording by its time stamps.")] = False,
+    realtime: Annotated[
+        bool, typer.Option("--realtime", help="Replay a recording at the pace of its time stamps.")
+    ] = False,
     engine: EngineOption = "auto",
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Of the engine; default the camera file's, else 1.")
+        int | None,
+        typer.Option("--threads", min=1, help="Threads of the engine; default from the camera file, else 1."),
     ] = None,
     provider: Annotated[
         str | None,
-        typer.Option("--provider", metavar="NAME", help="cpu; cuda with onnxruntime; gpu or npu with openvino."),
+        typer.Option(
+            "--provider", metavar="NAME", help="Device: cpu; cuda with onnxruntime; gpu or npu with openvino."
+        ),
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Make any fallback an error.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Treat any fallback as an error.")] = False,
     cuda_binding: Annotated[
         str,
-        typer.Option("--cuda-binding", metavar="NAME", help="For TensorRT: cuda-python, pycuda; auto: what is there."),
+        typer.Option(
+            "--cuda-binding",
+            metavar="NAME",
+            help="For TensorRT: cuda-python, pycuda, or auto for whichever is installed.",
+        ),
     ] = "auto",
     trust: Annotated[
         Path | None,
-        typer.Option("--trust", metavar="KEY", help="Run only what this public key signed, or one in a folder."),
+        typer.Option(
+            "--trust", metavar="KEY", help="Run only models signed with this public key, or one of a folder of keys."
+        ),
     ] = None,
     accept: Annotated[
-        bool, typer.Option("--accept-self-test", help="Run a model that fails its self-test; labels are 'degraded'.")
+        bool,
+        typer.Option(
+            "--accept-self-test", help="Run a model even if it fails its self-test; its labels are 'degraded'."
+        ),
     ] = False,
     valid_ms: Annotated[
         float | None,
-        typer.Option("--valid-ms", metavar="MS", help="How long a label holds after its frame; default by the model."),
+        typer.Option(
+            "--valid-ms", metavar="MS", help="How long a label is valid after its frame; default from the model."
+        ),
     ] = None,
     max_age_ms: Annotated[
         float | None,
-        typer.Option("--max-age-ms", metavar="MS", help="Skip frames that are older when their turn comes."),
+        typer.Option("--max-age-ms", metavar="MS", help="Skip frames that are older than this when processed."),
     ] = None,
     smooth_ms: Annotated[
         float | None,
         typer.Option(
-            "--smooth-ms", metavar="MS", help="How long a window counts; default one segment spacing, 0: one."
+            "--smooth-ms",
+            metavar="MS",
+            help="How long a window counts in labels; default one segment spacing, 0: newest window only.",
         ),
     ] = None,
     notify: Annotated[bool, typer.Option("--notify", help="Report to systemd (READY, WATCHDOG).")] = False,
     record: Annotated[
         Path | None,
-        typer.Option("--record", metavar="FILE", help="Keep frames, stamps and labels in a new .mcap file."),
+        typer.Option("--record", metavar="FILE", help="Record frames, time stamps and labels in a new .mcap file."),
     ] = None,
     record_on_: Annotated[
         str | None,
         typer.Option(
-            "--record-on", metavar="WHAT", help="Keep clips to label and train on: unknown, low-confidence, degraded."
+            "--record-on", metavar="WHEN", help="Save clips to label and train on: unknown, low-confidence, degraded."
         ),
     ] = None,
     record_dir: Annotated[
-        Path | None, typer.Option("--record-dir", metavar="DIR", help="Where these clips go, with a manifest.csv.")
+        Path | None, typer.Option("--record-dir", metavar="DIR", help="Folder of these clips, with a manifest.csv.")
     ] = None,
     record_max_mb: Annotated[
-        float, typer.Option("--record-max-mb", metavar="MB", help="How much they may take there.")
+        float, typer.Option("--record-max-mb", metavar="MB", help="Maximum size of these clips.")
     ] = 2000.0,
 ) -> None:
-    """Live labels from one or several cameras; Ctrl-C stops.
+    """Label one or several cameras live; Ctrl-C stops.
 
-    Several are labelled by one model, together where their frames are; one that is lost does not touch the others.
-    NAME=URI gives one a name for its labels.
+    Several cameras share one model, and their frames are labelled together
+    where possible; a lost camera does not affect the others. NAME=URI sets
+    the camera's name in its labels.
 
-    Exit code 1: at the end no sink works, a recording's sink has lost a label, --record stopped early, or a recording
-    is damaged after its first frame (it is labelled up to there); 0 when at least one sink works.
+    Exit code 1 if at the end no sink works, a sink lost a label of a
+    recording, --record stopped early, or a recording is damaged after its
+    first frame (it is labelled up to that point); 0 if at least one sink
+    works.
     """
     import time
 
@@ -204,7 +229,7 @@ def run(
     except ArtifactError as error:
         if model is not None:
             raise
-        raise ArtifactError(error.found, error.expected, f"{error.fix}; or take another with --model") from error
+        raise ArtifactError(error.found, error.expected, f"{error.fix}; or choose another with --model") from error
     err.print(first_line(path, artifact.manifest, is_chosen=model is not None))
     sinks = sinks or ["terminal:"]
     labels = stream(
@@ -231,7 +256,7 @@ def run(
     tallies = defaultdict[str, Tally](Tally)  # by camera
     try:
         with interrupt_on_termination(), labels:
-            start = time.monotonic()  # of the camera: loading, and measuring engines, comes before
+            start = time.monotonic()  # excludes loading and the measurement of engines
             err.print(escape(printable(_engine_line(labels.recognizer.engine))))
             if signed_by := labels.recognizer.signed_by:
                 err.print(f"signed by key {signed_by[:16]}")
@@ -254,7 +279,7 @@ def run(
 
 
 def _engine_line(engine: StepEngine) -> str:
-    """What runs the model, and why where that was measured."""
+    """The engine that runs the model, and why if it was chosen by measurement."""
     from kd_edge.engines import Engine
 
     choice = engine.choice if isinstance(engine, Engine) else None
@@ -270,7 +295,7 @@ def _summarise(labels: LabelStream, tallies: Mapping[str, Tally]) -> None:
 
 
 def _compare(labels: LabelStream, hashes: dict[str, str]) -> None:
-    """Whether the replay of a recording gave the labels that were given when it was recorded."""
+    """Print whether the replay of a recording produced the same labels as when it was recorded."""
     recorded = {camera.name: getattr(camera, "recorded_hash", "") for camera in labels.cameras}
     others = {name: digest for name, digest in recorded.items() if digest and digest != hashes.get(name)}
     if others:

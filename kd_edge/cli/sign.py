@@ -20,22 +20,29 @@ app = typer.Typer()
     "kd-edge run --camera ir0 --model student.onnx --trust robot.pub"
 )
 def sign(
-    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="The artifact to sign.")] = None,
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Artifact to sign.")] = None,
     key: Annotated[
-        Path | None, typer.Option("--key", metavar="FILE", help="Private key: PEM, P-256, without a password.")
+        Path | None, typer.Option("--key", metavar="FILE", help="Private key: PEM, P-256, no password.")
     ] = None,
     bundle: Annotated[
         Path | None,
-        typer.Option("--bundle", metavar="FILE", help="Write a signature here instead, for other tools to check."),
+        typer.Option(
+            "--bundle", metavar="FILE", help="Write a detached signature here instead, which other tools can check."
+        ),
     ] = None,
     new_key: Annotated[
-        Path | None, typer.Option("--new-key", metavar="FILE", help="Make a pair: FILE, and FILE's name with .pub.")
+        Path | None,
+        typer.Option(
+            "--new-key", metavar="FILE", help="Create a key pair: FILE (private) and the same name with .pub."
+        ),
     ] = None,
 ) -> None:
-    """Sign an artifact, so that robots run only what comes from you: kd-edge run --trust PUBLIC_KEY.
+    """Sign an artifact, so that robots run only your models: kd-edge run --trust PUBLIC_KEY.
 
-    The signature goes into the file, in the format of the OpenSSF Model Signing specification v1.0. With --bundle the
-    file is left as it is, and 'model_signing verify key FILE --signature BUNDLE --public_key KEY' checks it, too.
+    The signature is written into the file, in the format of the OpenSSF Model
+    Signing specification v1.0. With --bundle the file is unchanged, and
+    'model_signing verify key FILE --signature BUNDLE --public_key KEY' can
+    also check it.
     """
     from kd_edge.artifact import SigningKey, load, new_keys, sign_beside
     from kd_edge.artifact import sign as sign_artifact
@@ -44,7 +51,7 @@ def sign(
         if new_key.name.startswith("--"):  # an option: the value was forgotten
             raise ConfigError(f"--new-key {new_key}", "the name of a key", "for example --new-key robot.key")
         if file is not None or key is not None or bundle is not None:
-            raise ConfigError("--new-key with a file to sign", "one after the other", "make the key first")
+            raise ConfigError("--new-key with a file to sign", "one after the other", "create the key first")
         public = new_keys(new_key)
         out.print(
             f"private key {escape(printable(str(new_key)))}: keep it to yourself\n"

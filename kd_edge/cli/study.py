@@ -1,4 +1,4 @@
-"""The verb study: whole tables run, reported and drawn."""
+"""The verb study: run, report and draw whole tables of experiments."""
 
 from __future__ import annotations
 
@@ -19,30 +19,33 @@ from kd_edge.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from kd_edge.study.plan import Planned, RowConfig, StudyConfig
 
-app = typer.Typer(no_args_is_help=True, help="Run whole tables, and print what came out beside what was published.")
+app = typer.Typer(
+    no_args_is_help=True, help="Run tables of experiments, and print the results next to the published ones."
+)
 
-NameArgument = Annotated[str, typer.Argument(metavar="STUDY", help="Name or path; kd-edge study list.")]
+NameArgument = Annotated[str, typer.Argument(metavar="STUDY", help="Name (see kd-edge study list) or path.")]
 RowsOption = Annotated[
-    str | None, typer.Option("--rows", metavar="A,B", help="Only these rows; kd-edge study show STUDY names them.")
+    str | None, typer.Option("--rows", metavar="A,B", help="Only these rows; kd-edge study show STUDY lists them.")
 ]
 SplitsOption = Annotated[str | None, typer.Option("--splits", metavar="A,B", help="Only these protocols.")]
 SeedsOption = Annotated[
-    str | None, typer.Option("--seeds", metavar="0,1", help="Instead of the study's and its rows'.")
+    str | None, typer.Option("--seeds", metavar="0,1", help="Seeds to use instead of those of the study and its rows.")
 ]
 FolderOption = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="Folder of the runs; default runs/studies/STUDY.")
 ]
 LedgerOption = Annotated[
-    Path | None, typer.Option("--ledger", metavar="FILE", help="Ledger of figures; default docs/results/STUDY.jsonl.")
+    Path | None, typer.Option("--ledger", metavar="FILE", help="Ledger of results; default docs/results/STUDY.jsonl.")
 ]
 PageOption = Annotated[
-    Path | None, typer.Option("--into", metavar="FILE", help="Markdown page whose marked place is replaced.")
+    Path | None,
+    typer.Option("--into", metavar="FILE", help="Markdown page in which to replace the text between the markers."),
 ]
 
 
 @app.command("list")
 def study_list(json_: JsonOption = False) -> None:
-    """List all studies, your own first when names collide."""
+    """List all studies; your own override bundled ones of the same name."""
     from kd_edge.study.plan import load_study, plan
 
     found = {name: load_study(name) for name in recipes.names("study")}
@@ -60,7 +63,7 @@ def study_show(
     name: NameArgument,
     row: Annotated[str | None, typer.Option("--row", metavar="NAME", help="Print this row's resolved recipe.")] = None,
 ) -> None:
-    """Show a study's rows, or the complete recipe of one of them, ready for kd-edge train."""
+    """Show a study's rows, or the complete recipe of one row, ready for kd-edge train."""
     from kd_edge.study.plan import load_study, plan
 
     study = load_study(name)
@@ -84,10 +87,10 @@ def study_run(
     settings: SetOption = None,
     folder: FolderOption = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Take one step of every row on a few clips; write nothing.")
+        bool, typer.Option("--dry-run", help="Run one step of every row on a few clips; write nothing.")
     ] = False,
 ) -> None:
-    """Train every row that is not there yet; interrupted trainings go on, a shared teacher is trained once."""
+    """Train every row that is not finished; resumes interrupted trainings, and trains a shared teacher only once."""
     from kd_edge.study.plan import load_study, plan
 
     runs = plan(
@@ -108,16 +111,16 @@ def study_run(
         with display, closing(run_study(runs, place, data_root=data, progress=display.decoding)) as events:
             for event in display.watch(events):
                 if isinstance(event, Skipped):
-                    out.print(f"{event.planned.name}: there already, {event.folder}")
+                    out.print(f"{event.planned.name}: already finished, {event.folder}")
                 elif isinstance(event, Held):
-                    out.print(f"{event.planned.name}: another process trains it, {event.folder}")
+                    out.print(f"{event.planned.name}: being trained by another process, {event.folder}")
                 elif isinstance(event, Started):
                     out.print(f"[b]{event.planned.name}[/b] ({event.number} of {event.total}): {event.folder}")
                     if event.apart_from:
                         out.print(escape(event.apart_from), soft_wrap=True)
                     display.restart()
     except KeyboardInterrupt:
-        err.print("interrupted; the same command goes on where it was")
+        err.print("interrupted; repeat the command to resume")
         raise
     out.print(f"the table: [b]kd-edge study report {name}" + (f" --out {folder}[/b]" if folder else "[/b]"))
 
@@ -131,7 +134,7 @@ def study_ledger(
     ledger: LedgerOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Keep the figures of a study's finished runs: a line each in a file that can be committed and merged."""
+    """Save the results of a study's finished runs, one line each, in a file that can be committed and merged."""
     from kd_edge.rundir import read_summary
     from kd_edge.study.ledger import add, entry, ledger_of
     from kd_edge.study.plan import load_study, plan
@@ -162,16 +165,17 @@ def study_report(
     settings: SetOption = None,
     folder: FolderOption = None,
     page: PageOption = None,
-    place: Annotated[str | None, typer.Option("--place", help="Name of the marked place; default the study's.")] = None,
+    place: Annotated[str | None, typer.Option("--place", help="Name of the markers; default the study's name.")] = None,
     ledger: LedgerOption = None,
     against: Annotated[
-        str | None, typer.Option("--against", metavar="ROW", help="Also each row's gain over this one, clip by clip.")
+        str | None,
+        typer.Option("--against", metavar="ROW", help="Also show each row's gain over this one, clip by clip."),
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Print a study's table: published figure, mean and spread over the seeds, every seed; rows not run say so.
+    """Print a study's table: published result, mean and spread over the seeds, every seed; rows not run are marked.
 
-    Runs whose folders are not here count by the ledger, where it has them.
+    Runs whose folders are not here are taken from the ledger, if it has them.
     """
     from kd_edge.study.ledger import ledger_of, read_ledger
     from kd_edge.study.plan import load_study
@@ -194,13 +198,13 @@ def study_report(
         study, folder or runs_folder(name), [line.name for line in lines], numbers_of(seeds), settings or (), kept
     )
     if left:
-        told = f"{counted(len(left), 'run')} of other settings than asked for not counted, first {left[0]}"
-        err.print(f"[yellow]note:[/yellow] {escape(told)}", soft_wrap=True)
+        note = f"{counted(len(left), 'run')} with other settings than requested not counted, first {left[0]}"
+        err.print(f"[yellow]note:[/yellow] {escape(note)}", soft_wrap=True)
     nothing = not any(cell.values for line in lines for cell in line.cells.values())
     asked = "".join([f" --seeds {seeds}" if seeds else "", *(f" --set {each}" for each in settings or ())])
     where = f"{folder or runs_folder(name)}, and no figures of it in {ledger or ledger_of(name)}"
     missing = f"no finished run of {name}{asked} in {where}"
-    if nothing and page is not None:  # what stands there came from somewhere
+    if nothing and page is not None:  # never replace existing results with an empty table
         raise DataError(missing, f"figures for {page}", f"run it first: kd-edge study run {name}{asked}")
     if json_:
         print_json(lines)
@@ -214,12 +218,13 @@ def study_report(
 def study_table(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs.")],
     page: PageOption = None,
-    place: Annotated[str, typer.Option("--place", help="Name of the marked place: <!-- NAME -->.")] = "runs",
+    place: Annotated[str, typer.Option("--place", help="Name of the markers: <!-- NAME -->.")] = "runs",
     json_: JsonOption = False,
 ) -> None:
     """Write the test results of finished runs as one table.
 
-    Example: kd-edge study table runs/teacher-and-student runs/alone --into docs/RESULTS.md --place utd-mhad
+    Example: kd-edge study table runs/teacher-and-student runs/alone --into
+    docs/RESULTS.md --place utd-mhad
     """
     from kd_edge.study.table import markdown
     from kd_edge.study.table import rows as read_rows
@@ -232,7 +237,7 @@ def study_table(
 
 
 def write_table(text: str, page: Path | None, place: str, rows: int) -> None:
-    """A table to standard output, or between a page's markers."""
+    """Write a table to standard output, or between a page's markers."""
     from kd_edge.study.table import write_between_markers
 
     if page is None:
@@ -243,7 +248,7 @@ def write_table(text: str, page: Path | None, place: str, rows: int) -> None:
 
 
 def _rehearse(runs: Sequence[Planned], data: Path | None) -> None:
-    """One step of every recipe; the first row that cannot start ends it."""
+    """Run one step of every recipe; stops at the first row that cannot start."""
     from kd_edge.study.classical import check_comparator
     from kd_edge.train.recipe import Recipe
     from kd_edge.train.rehearsal import rehearse
@@ -260,20 +265,20 @@ def _rehearse(runs: Sequence[Planned], data: Path | None) -> None:
 
 
 def runs_folder(name: str) -> Path:
-    """Where a study's runs are when nothing else is said."""
+    """Default folder of a study's runs."""
     return Path("runs") / "studies" / Path(name).stem
 
 
 def names_of(text: str | None) -> list[str]:
-    """Names with commas between; none of None."""
+    """Split comma-separated names; an empty list for None."""
     return [] if text is None else [part.strip() for part in text.split(",")]
 
 
 def numbers_of(text: str | None) -> list[int]:
-    """Seeds with commas between; none of None."""
+    """Parse comma-separated seeds; an empty list for None."""
     parts = names_of(text)
     if not all(part.isdigit() for part in parts):
-        raise ConfigError(f"--seeds {text}", "numbers with commas between, for example 0,1,2", "correct it")
+        raise ConfigError(f"--seeds {text}", "comma-separated numbers, for example 0,1,2", "correct it")
     return [int(part) for part in parts]
 
 
@@ -299,5 +304,5 @@ def _what(row: RowConfig, runs: Sequence[Planned]) -> str:
     config = next(run.config for run in runs if run.row is row)
     if not isinstance(config, Recipe):
         return config.kind
-    told = {"labels": " + ".join(["CE", *(loss.kind for loss in config.losses)])}
-    return ", ".join(told.get(stage.kind, stage.kind) for stage in config.stages)
+    names = {"labels": " + ".join(["CE", *(loss.kind for loss in config.losses)])}
+    return ", ".join(names.get(stage.kind, stage.kind) for stage in config.stages)

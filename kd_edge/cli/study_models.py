@@ -1,4 +1,4 @@
-"""The verbs study robustness and study shipped: models measured one by one, their figures kept in a ledger."""
+"""The verbs study robustness and study shipped: measure models one by one and keep the results in a ledger."""
 
 from __future__ import annotations
 
@@ -28,27 +28,32 @@ app = typer.Typer()
 def study_robustness(
     models: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ROW=RUN|ARTIFACT]...", help="What to measure; a row of several runs is averaged."),
+        typer.Argument(
+            metavar="[ROW=RUN|ARTIFACT]...", help="Models to measure; several runs of one row are averaged."
+        ),
     ] = None,
     data: DataOption = None,
     split: Annotated[
-        str | None, typer.Option("--split", metavar="NAME", help="Protocol; default the one it was trained under.")
+        str | None,
+        typer.Option("--split", metavar="NAME", help="Protocol; default the one the model was trained under."),
     ] = None,
     ledger: Annotated[
         Path | None, typer.Option("--ledger", metavar="FILE", help="Ledger; default docs/results/robustness.jsonl.")
     ] = None,
     rows: Annotated[str | None, typer.Option("--rows", metavar="A,B", help="Only these rows, in this order.")] = None,
     against: Annotated[
-        str | None, typer.Option("--against", metavar="ROW", help="Also each row's gain over this one, clip by clip.")
+        str | None,
+        typer.Option("--against", metavar="ROW", help="Also show each row's gain over this one, clip by clip."),
     ] = None,
     page: PageOption = None,
-    place: Annotated[str, typer.Option("--place", help="Name of the marked place: <!-- NAME -->.")] = "robustness",
+    place: Annotated[str, typer.Option("--place", help="Name of the markers: <!-- NAME -->.")] = "robustness",
     json_: JsonOption = False,
 ) -> None:
-    """Accuracy when the camera gets worse: dots, fall-off, saturation, gain step, blur, noise, three severities each.
+    """Measure accuracy as images degrade: dots, fall-off, saturation, gain step, blur, noise; three severities each.
 
-    What the ledger has is not measured again; a measurement that was killed goes on where it was. The table has the
-    models named here, else all of the ledger: of two with the same name and settings the one measured last.
+    Models in the ledger are not measured again; a killed measurement is
+    resumed. The table shows the models given, or all of the ledger; of
+    several with the same name and settings, the latest counts.
     """
     from kd_edge.evaluate.robustness import corrupted_test
     from kd_edge.study.ledger import add, current, ledger_of, read_lines
@@ -60,7 +65,7 @@ def study_robustness(
     to_come = _chosen_rows(path, [*known_rows, *(row for row, _ in given)], rows)
     if against not in (None, *to_come):
         raise ConfigError(
-            f"--against {against}, which is no row of the table", f"one of {', '.join(to_come)}", "correct it"
+            f"--against {against}, which is not a row of the table", f"one of {', '.join(to_come)}", "correct it"
         )
     asked = set()
     for row, run in given:
@@ -68,11 +73,11 @@ def study_robustness(
             task = bar.add_task(f"{row}: corrupted clips", total=None)
             asked.add((row, test.content))
             known = read_lines(path, RobustnessLine)
-            for line in measure(row, test, known, _shown_by(bar, task)):
+            for line in measure(row, test, known, _progress(bar, task)):
                 add(path, [line], RobustnessLine)
     beside = names_of(rows) or [row for row in (against,) if row]
     kept = current(read_lines(path, RobustnessLine), asked, beside)
-    _tell_ledger(path, asked)
+    _print_ledger(path, asked)
     chosen = _chosen_rows(path, [line.row for line in kept], rows)
     if json_:
         print_json([line for line in kept if line.row in chosen])
@@ -87,7 +92,9 @@ def study_robustness(
 def study_shipped(
     artifacts: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ROW=ARTIFACT]...", help="What to judge; one row in several precisions, for example."),
+        typer.Argument(
+            metavar="[ROW=ARTIFACT]...", help="Artifacts to score, for example one row in several precisions."
+        ),
     ] = None,
     data: DataOption = None,
     ledger: Annotated[
@@ -95,13 +102,14 @@ def study_shipped(
     ] = None,
     rows: Annotated[str | None, typer.Option("--rows", metavar="A,B", help="Only these rows, in this order.")] = None,
     page: PageOption = None,
-    place: Annotated[str, typer.Option("--place", help="Name of the marked place: <!-- NAME -->.")] = "shipped",
+    place: Annotated[str, typer.Option("--place", help="Name of the markers: <!-- NAME -->.")] = "shipped",
     json_: JsonOption = False,
 ) -> None:
-    """Artifacts on all test clips: clip by clip, as the stream a robot sees, their size, and what a frame takes.
+    """Score artifacts on all test clips: clip by clip and as the stream a robot sees, with size and time per frame.
 
-    What the ledger has is not measured again. The table has the artifacts named here, else all of the ledger: of two
-    with the same name and precision the one measured last.
+    Artifacts in the ledger are not measured again. The table shows the
+    artifacts given, or all of the ledger; of several with the same name and
+    precision, the latest counts.
     """
     from kd_edge.artifact import load
     from kd_edge.evaluate import evaluate
@@ -116,11 +124,11 @@ def study_shipped(
         if any(line.is_of(row, artifact.manifest) for line in read_lines(path, ShippedLine)):
             continue
         with progress_bar(err) as bar:
-            told = _shown_by(bar, bar.add_task(f"{row}, {artifact.manifest.precision}: test clips", total=None))
-            judged = evaluate(file, data_root=data, streaming=True, progress=told)
-        add(path, [shipped(row, artifact, judged)], ShippedLine)
+            task = bar.add_task(f"{row}, {artifact.manifest.precision}: test clips", total=None)
+            evaluation = evaluate(file, data_root=data, streaming=True, progress=_progress(bar, task))
+        add(path, [shipped(row, artifact, evaluation)], ShippedLine)
     kept = current(read_lines(path, ShippedLine), asked, names_of(rows))
-    _tell_ledger(path, asked)
+    _print_ledger(path, asked)
     chosen = _chosen_rows(path, [line.row for line in kept], rows)
     if json_:
         print_json([line for line in kept if line.row in chosen])
@@ -128,14 +136,14 @@ def study_shipped(
     write_table(shipped_markdown(kept, chosen), page, place, len(chosen))
 
 
-def _tell_ledger(path: Path, asked: set[tuple[str, str]]) -> None:
-    """Say where figures were kept."""
+def _print_ledger(path: Path, asked: set[tuple[str, str]]) -> None:
+    """Print where the results were saved."""
     if asked:
-        err.print(f"figures kept in {escape(str(path))}", soft_wrap=True)
+        err.print(f"results saved in {escape(str(path))}", soft_wrap=True)
 
 
 def _chosen_rows(path: Path, known: Sequence[str], wanted: str | None) -> list[str]:
-    """Rows of a ledger, in their order."""
+    """The wanted rows of a ledger, or all, in order."""
     if not known:
         raise DataError(f"no figures in {path}", "something to measure", "name it: ROW=RUN --data DIR")
     rows = names_of(wanted) or list(dict.fromkeys(known))
@@ -146,13 +154,13 @@ def _chosen_rows(path: Path, known: Sequence[str], wanted: str | None) -> list[s
     return rows
 
 
-def _shown_by(bar: Progress, task: TaskID) -> Callable[[int, int], None]:
-    """Tells a bar (done, in all)."""
+def _progress(bar: Progress, task: TaskID) -> Callable[[int, int], None]:
+    """Callback that updates a progress bar with (done, total)."""
     return lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _row_and_run(text: str) -> tuple[str, Path]:
-    """``ROW=RUN``."""
+    """Parse ``ROW=RUN``."""
     row, _, run = text.partition("=")
     if not re.fullmatch("[a-z0-9][a-z0-9_]*", row) or not run:
         raise ConfigError(

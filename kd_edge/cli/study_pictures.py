@@ -1,4 +1,4 @@
-"""The verbs study confusion and study sensitivity: what finished runs say, drawn."""
+"""The verbs study confusion and study sensitivity: plots of finished runs."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ app = typer.Typer()
 )
 def study_confusion(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
-    picture: Annotated[Path, typer.Option("--out", metavar="FILE", help="The PNG to write.")],
-    stage: Annotated[str, typer.Option("--stage", help="student or teacher.")] = "student",
+    picture: Annotated[Path, typer.Option("--out", metavar="FILE", help="PNG file to write.")],
+    stage: Annotated[str, typer.Option("--stage", help="Network: student or teacher.")] = "student",
     against: Annotated[
-        Path | None, typer.Option("--against", metavar="RUN", help="Another run; what changed is drawn beside it.")
+        Path | None, typer.Option("--against", metavar="RUN", help="Another run; also draw the change from it.")
     ] = None,
-    most: Annotated[int, typer.Option("--pairs", min=1, help="So many most confused pairs are printed.")] = 10,
+    most: Annotated[int, typer.Option("--pairs", min=1, help="Number of most confused pairs to print.")] = 10,
     json_: JsonOption = False,
 ) -> None:
     """Draw a run's confusion matrix in percent and name the most confused pairs of classes."""
@@ -55,14 +55,14 @@ def study_confusion(
     "study sensitivity sakdn_table9_mmact --x semantic --y gsdm --colour soft_target --polar --out settings.png",
 )
 def study_sensitivity(
-    name: Annotated[str, typer.Argument(metavar="STUDY", help="Name or path; kd-edge study list.")],
-    picture: Annotated[Path, typer.Option("--out", metavar="FILE", help="The PNG to write.")],
+    name: Annotated[str, typer.Argument(metavar="STUDY", help="Name (see kd-edge study list) or path.")],
+    picture: Annotated[Path, typer.Option("--out", metavar="FILE", help="PNG file to write.")],
     x: Annotated[
-        str, typer.Option("--x", metavar="KEY", help="First axis: a loss (its weight), LOSS.OPTION, or a recipe's key.")
+        str, typer.Option("--x", metavar="KEY", help="First axis: a loss (its weight), LOSS.OPTION, or a recipe key.")
     ] = "soft_target",
     y: Annotated[str, typer.Option("--y", metavar="KEY", help="Second axis.")] = "gsdm",
     colour: Annotated[str, typer.Option("--colour", metavar="KEY", help="Drawn as colour.")] = "semantic",
-    published: Annotated[bool, typer.Option("--published", help="Also draw the published figures.")] = False,
+    published: Annotated[bool, typer.Option("--published", help="Also draw the published results.")] = False,
     polar: Annotated[
         bool, typer.Option("--polar", help="First key as angle, second as radius, as in the paper.")
     ] = False,
@@ -93,7 +93,7 @@ def study_sensitivity(
 
 
 def confused_report(pairs: Sequence[ConfusedPair]) -> str:
-    """One line per pair: what was taken for what, how often."""
+    """One line per confused pair, with its share and number of clips."""
     if not pairs:
         return "no clip was taken for another class"
     return "\n".join(

@@ -46,8 +46,8 @@ def train(
         str | None,
         typer.Argument(
             metavar="[RECIPE]",
-            help="Name or path; kd-edge recipes list. Default quickstart; with --data of one's own recordings "
-            "DIR/recipe.toml, or what data init would write.",
+            help="Name (see kd-edge recipes list) or path. Default quickstart; with --data of your own recordings, "
+            "DIR/recipe.toml or what data init would write.",
             show_default=False,
         ),
     ] = None,
@@ -60,28 +60,31 @@ def train(
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Override the recipe's seed.")] = None,
     resume: Annotated[
         str | None,
-        typer.Option("--resume", metavar="[RUN]", help="Go on with an interrupted run; default the latest."),
+        typer.Option("--resume", metavar="[RUN]", help="Resume an interrupted run; default the latest."),
     ] = None,
     source: Annotated[
         str | None,
         typer.Option(
             "--from",
             metavar="RUN|ARTIFACT|FILE",
-            help="Fine-tune: the student begins with what fits of a run, an artifact, bundled, or a file of weights.",
+            help="Fine-tune: initialise the student with the matching weights of a run, an artifact, 'bundled', or a "
+            "weights file.",
         ),
     ] = None,
     devices: Annotated[int, typer.Option("--devices", min=1, help="Devices per node.")] = 1,
-    nodes: Annotated[int, typer.Option("--nodes", min=1, help="Nodes.")] = 1,
+    nodes: Annotated[int, typer.Option("--nodes", min=1, help="Number of nodes.")] = 1,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Build everything, take one step on a few clips, write nothing.")
+        bool, typer.Option("--dry-run", help="Build everything and run one step on a few clips; write nothing.")
     ] = False,
     target: Annotated[
         Path | None,
-        typer.Option("--export", metavar="FILE", help="Then export the student there, as kd-edge export --out would."),
+        typer.Option(
+            "--export", metavar="FILE", help="Afterwards export the student to FILE, like kd-edge export --out."
+        ),
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Train the teacher, then the student; write a run directory, and the artifact where --export names one."""
+    """Train the teacher, then the student; write a run directory and, with --export, an artifact."""
     from kd_edge.rundir import new_run_path
 
     if target is not None:
@@ -91,7 +94,7 @@ def train(
         _check_begun_once(source, overrides)
         config = _recipe(recipe, data, overrides)
         if dry_run:
-            _tell_left_out(config, data)
+            _note_left_out(config, data)
             _rehearse(config, data, json_)
             return
         run = folder or new_run_path(Path("runs"), config.name)
@@ -106,10 +109,10 @@ def train(
 
         run = latest_unfinished() if resume == "latest" else Path(resume)
         config = load_recipe(run)
-    _tell_left_out(config, data)
+    _note_left_out(config, data)
     from kd_edge.train.trainer import train as train_run
 
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision the recipe names
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it logs the precision, which the recipe sets
     with _resumable(run), TrainingDisplay(err) as display:
         events = train_run(
             config,
@@ -140,19 +143,19 @@ def train(
 
 @contextmanager
 def _resumable(run: Path) -> Iterator[None]:
-    """Of a training that is interrupted, say how it goes on."""
+    """Print how to resume if the training is interrupted."""
     from kd_edge.rundir import RECIPE
 
     try:
         yield
     except KeyboardInterrupt:
         if (run / RECIPE).is_file() and os.environ.get("LOCAL_RANK", "0") == "0":
-            err.print(f"interrupted; go on with it: [b]kd-edge train --resume {escape(str(run))}[/b]", soft_wrap=True)
+            err.print(f"interrupted; resume with: [b]kd-edge train --resume {escape(str(run))}[/b]", soft_wrap=True)
         raise
 
 
 def _begun_from(source: str | None) -> list[str]:
-    """What ``--from`` sets in a recipe; the run notes where that lies wherever it is resumed."""
+    """Recipe overrides of ``--from``, as an absolute path: the run may be resumed from another folder."""
     if source is None:
         return []
     from kd_edge.train.finetune.source import BUNDLED
@@ -162,24 +165,24 @@ def _begun_from(source: str | None) -> list[str]:
 
 
 def _check_begun_once(source: str | None, overrides: list[str]) -> None:
-    """Refuse a second source: of two settings of a key the last one alone would count, and nothing be said."""
+    """Refuse a second source: of two values for one key, the last would silently win."""
     keys = [override.partition("=")[0].strip() for override in overrides]
     if source is not None and keys.count("student.source") > 1:
         raise ConfigError("--from with --set student.source", "one of them", "leave one out")
 
 
 def _check_target(target: Path, dry_run: bool) -> None:
-    """Find out before hours of training that nothing could be exported."""
+    """Check before hours of training that the export can be written."""
     if dry_run:
         raise ConfigError("--export with --dry-run, which trains nothing", "one of them", "leave one out")
     import_extra("onnx", "export")
     if target.is_dir() or not target.parent.is_dir():
-        found = "is a folder" if target.is_dir() else f"lies in {target.parent}, which is no folder"
-        raise ConfigError(f"--export {target} {found}", "a file in a folder that is there", "correct it")
+        found = "is a folder" if target.is_dir() else f"is in {target.parent}, which is not a folder"
+        raise ConfigError(f"--export {target} {found}", "a file in an existing folder", "correct it")
 
 
 def _exported(run: Path, target: Path, data: Path | None) -> Exported:
-    """The student of a finished run as an artifact, in float32."""
+    """Export the student of a finished run in float32."""
     from kd_edge.export.exporter import export
     from kd_edge.export.profile import ExportProfile
 
@@ -188,7 +191,7 @@ def _exported(run: Path, target: Path, data: Path | None) -> Exported:
 
 
 def _recipe(name: str | None, data: Path | None, overrides: list[str]) -> Recipe:
-    """The recipe of that name; without one that of the folder, where it holds one's own recordings."""
+    """Load the named recipe; without a name, the recipe of a folder of the user's own recordings."""
     from kd_edge.data.config import known_kind
     from kd_edge.train.recipe import Recipe
 
@@ -201,13 +204,13 @@ def _recipe(name: str | None, data: Path | None, overrides: list[str]) -> Recipe
 
     with progress_bar(err) as bar:
         task = bar.add_task("looking", total=None)
-        config, said = recipe_of(root, overrides, lambda done, total: bar.update(task, completed=done, total=total))
-    err.print(escape(printable(said)), soft_wrap=True)
+        config, note = recipe_of(root, overrides, lambda done, total: bar.update(task, completed=done, total=total))
+    err.print(escape(printable(note)), soft_wrap=True)
     return config
 
 
 def _check_trained(config: Recipe, overrides: list[str]) -> None:
-    """Refuse settings of a training that the recipe's student does not go through."""
+    """Refuse settings of a labels stage if the recipe's student has none."""
     from kd_edge.train.recipe.stages import Training
 
     keys = [override.partition("=")[0].strip() for override in overrides]
@@ -215,22 +218,22 @@ def _check_trained(config: Recipe, overrides: list[str]) -> None:
     if idle and config.labels_stage is None:
         stages = ", ".join(f"stages.{stage.kind}" for stage in config.stages)
         raise ConfigError(
-            f"--set {idle[0]}, which is of a labels stage, and recipe {config.name} has none",
+            f"--set {idle[0]}, a setting of a labels stage, but recipe {config.name} has none",
             f"a setting of one of its stages: {stages}",
             f"for example --set stages.{config.stages[0].kind}.{idle[0].removeprefix('student.')}=...",
         )
 
 
-def _tell_left_out(config: Recipe, data: Path | None) -> None:
-    """Say which of one's own recordings the folder's manifest does not name: nobody trains on them."""
+def _note_left_out(config: Recipe, data: Path | None) -> None:
+    """Print which of the user's own recordings are not in the manifest and thus are not trained on."""
     from kd_edge.data.config import FilesData
 
     if not isinstance(config.data, FilesData) or (root := data or config.data.root) is None:
         return
     from kd_edge.train.recipe.folder import left_out
 
-    if said := left_out(expanded(root)):
-        err.print(f"[yellow]note:[/yellow] {escape(printable(said))}", soft_wrap=True)
+    if note := left_out(expanded(root)):
+        err.print(f"[yellow]note:[/yellow] {escape(printable(note))}", soft_wrap=True)
 
 
 def _rehearse(config: Recipe, data: Path | None, json_: bool) -> None:
@@ -245,7 +248,7 @@ def _rehearse(config: Recipe, data: Path | None, json_: bool) -> None:
 
 
 def rehearsal_report(result: Rehearsal) -> Group:
-    """What one step of a recipe looks like."""
+    """Shapes, parameters, losses and duration of one training step."""
     train, validation, test = result.samples
     steps = counted(result.steps_per_epoch, "step")
     head = [f"{train} training, {validation} validation, {test} test clips; {steps} an epoch"]
@@ -271,7 +274,7 @@ def rehearsal_report(result: Rehearsal) -> Group:
 
 
 def training_summary(summary: Summary) -> RenderableType:
-    """Test figures of each stage of a run."""
+    """Test scores of each stage of a run."""
     rows = [
         (
             f"{name} ({stage.modality}, {stage.backbone} + {stage.temporal})",
@@ -286,10 +289,10 @@ def training_summary(summary: Summary) -> RenderableType:
     title = f"{where}, {counted(protocol.test_samples, 'test clip')}, seed {summary.seed}"
     parts: list[RenderableType] = [title, table(("", "accuracy", "macro F1", "mAP", "epoch", "minutes"), rows)]
     dense = [stage.dense for stage in summary.stages.values() if stage.dense is not None]
-    return Group(*parts, *(said for report in dense if (said := _explained(report))))
+    return Group(*parts, *(line for report in dense if (line := _explained(report))))
 
 
 def _explained(report: DenseReport) -> str:
-    """How much of its targets a dense stage came to explain on the validation clips; nothing without such clips."""
+    """Share of its targets that a dense stage explains on the validation clips; empty without such clips."""
     shares = [f"{share:.1%} of {target}" for target, share in report.explained.items() if share is not None]
     return f"dense stage: explains {', '.join(shares)} on the validation clips" if shares else ""

@@ -1,4 +1,4 @@
-"""What is installed, what clashes, which engines, cameras and robot's parts are usable, and what to do about it."""
+"""Diagnosis of an installation: conflicting packages, usable engines, cameras and robot parts, and fixes."""
 
 from kd_edge.doctor.examination import examine, import_each
 from kd_edge.doctor.finding import Finding, Level

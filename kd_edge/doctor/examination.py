@@ -1,4 +1,4 @@
-"""Look at this machine, part by part."""
+"""Examine this machine, part by part."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from kd_edge.reading import is_folder
 from kd_edge.runtime.cameras.listing import list_cameras
 
 IMPORT_SECONDS = 120.0
-"""How long one import may take: torch from a cold SD card takes half a minute."""
+"""Time limit of one import: torch from a cold SD card takes half a minute."""
 
 
 def examine() -> list[Finding]:
-    """Look at this machine; nothing is changed and nothing is sent.
+    """Examine this machine; changes nothing and sends nothing.
 
     Every package is imported, in another process: an import that crashes or hangs is a finding, not the end.
     """
@@ -45,7 +45,7 @@ def examine() -> list[Finding]:
 
 
 def import_each(modules: Iterable[str], seconds: float = IMPORT_SECONDS) -> dict[str, str | MissingExtraError]:
-    """Import modules in another process, one after the other; after one that fails the rest get a fresh process.
+    """Import modules one by one in another process; after a failure, the rest are imported in a new process.
 
     Args:
         modules: Names out of ``REQUIRED`` and ``EXTRA_OF``.
@@ -63,7 +63,7 @@ def import_each(modules: Iterable[str], seconds: float = IMPORT_SECONDS) -> dict
 
 
 def _answers(modules: Sequence[str], seconds: float) -> Iterator[str | MissingExtraError]:
-    """What one process says of each module, up to the first that cannot be imported."""
+    """Results of one process for each module, up to the first failed import."""
     command = [sys.executable, "-c", _CHILD, json.dumps(sys.path), *modules]
     environment = {TELEMETRY_SWITCH: "1", **os.environ}
     with subprocess.Popen(  # noqa: S603 - our own interpreter and script
@@ -89,7 +89,7 @@ def _answers(modules: Sequence[str], seconds: float) -> Iterator[str | MissingEx
 
 
 def _unanswered(module: str, waited: float | None, child: subprocess.Popen[bytes]) -> BrokenPackageError:
-    """A module whose import ended or stopped the process it was imported in."""
+    """The error for a module whose import ended or stalled its process."""
     names = " ".join(installed(module)) or f"what brought '{module}'"
     again = f"pip install --force-reinstall --no-deps {names}"
     if waited is not None:
@@ -114,7 +114,7 @@ answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 from kd_edge.errors import KdEdgeError
 from kd_edge.packages import EXTRA_OF, import_extra
-sys.modules["openvino.tools.ovc"] = None  # would report the import to OpenVINO's maker
+sys.modules["openvino.tools.ovc"] = None  # would send telemetry about the import
 for module in modules:
     try:
         answer = str(getattr(import_extra(module, EXTRA_OF.get(module, "")), "__version__", ""))
@@ -161,13 +161,13 @@ def _extras(imports: Mapping[str, str | MissingExtraError]) -> Iterator[Finding]
 
 
 def _named(module: str, version: str) -> str:
-    """Name and version of what brings a module; also of one that pip did not install, such as JetPack's OpenCV."""
+    """Name and version of a module's package, including one not installed by pip, such as JetPack's OpenCV."""
     found = installed(module) or {module: version}
     return " ".join(f"{name} {number}".strip() for name, number in found.items())
 
 
 def _engines(imports: Mapping[str, str | MissingExtraError]) -> Iterator[Finding]:
-    # A GPU's engines are looked at where they are installed or there is a GPU; "cuda" is a provider of onnxruntime.
+    # GPU engines are checked if they are installed or if there is a GPU; "cuda" is a provider of onnxruntime.
     looked_at = {
         name: kind
         for name, kind in ENGINES.items()
@@ -201,9 +201,9 @@ def _installed_engine(name: str, what: str) -> Finding:
 
 def _onnxruntime() -> Iterator[Finding]:
     try:
-        ort = load_onnxruntime()  # here too, after another process has shown that it can be
+        ort = load_onnxruntime()  # safe here, as the import has worked in another process
     except MissingExtraError as error:
-        if clash("onnxruntime") is None:  # which has a line of its own
+        if clash("onnxruntime") is None:  # a clash is reported separately
             yield Finding.of("problem", "engine", error)
         return
     providers = [p.removesuffix("ExecutionProvider") for p in ort.get_available_providers()]
@@ -228,7 +228,7 @@ def _torch_pair() -> Iterator[Finding]:
         return
     try:
         minor_torch, minor_vision = (int(v.split(".")[1]) for v in (torch, vision))
-    except (IndexError, ValueError):  # no release of theirs
+    except (IndexError, ValueError):  # not a release version
         return
     if minor_vision != minor_torch + 15:
         yield Finding(
@@ -241,7 +241,7 @@ def _torch_pair() -> Iterator[Finding]:
 
 
 def _models() -> Iterator[Finding]:
-    """The student in the package, and the one that ``kd-edge run`` would take here."""
+    """The bundled student, and the model that ``kd-edge run`` would use here."""
     yield from _model("bundled model", artifact.BUNDLED)
     try:
         newest = artifact.default_model()
@@ -283,7 +283,7 @@ def _cameras() -> Iterator[Finding]:
 
 
 def _cache() -> Iterator[Finding]:
-    """Only training and scoring need it: a robot may do without."""
+    """Check the frame cache, which only training and scoring need, not a robot."""
     try:
         cache = cache_root()
     except KdEdgeError as error:

@@ -16,10 +16,10 @@ class Finding:
 
     Attributes:
         level: ``ok``, ``note`` (something optional is absent) or ``problem`` (something is wrong).
-        topic: What was looked at.
+        topic: What was checked.
         found: What was found.
-        expected: What would have been right; an empty string when nothing is wrong.
-        fix: What to do; an empty string when nothing.
+        expected: What would have been right; an empty string if nothing is wrong.
+        fix: How to fix it; an empty string if there is nothing to fix.
     """
 
     level: Level
@@ -30,5 +30,5 @@ class Finding:
 
     @classmethod
     def of(cls, level: Level, topic: str, error: KdEdgeError) -> Finding:
-        """A finding that says what an error says."""
+        """Convert an error into a finding."""
         return cls(level, topic, error.found, error.expected, error.fix)

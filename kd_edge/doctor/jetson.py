@@ -1,4 +1,4 @@
-"""What goes wrong on Jetsons: which TensorRT, which ONNX Runtime, and what a container lacks."""
+"""Checks for common problems on Jetsons: TensorRT, ONNX Runtime, and containers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RELEASE = "/etc/nv_tegra_release"
 COMPATIBLE = "/proc/device-tree/compatible"
 CHIPS = {"nvidia,tegra194": "Xavier", "nvidia,tegra234": "Orin", "nvidia,tegra264": "Thor"}
 PIP_TENSORRT = ("tensorrt-cu12-libs", "tensorrt-cu13-libs", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-libs")
-"""Names that only PyPI's builds have: JetPack's own calls itself tensorrt."""
+"""Package names of PyPI's builds only: JetPack's own is called tensorrt."""
 FIRST_FOR_ORIN = (10, 16)
 """The first TensorRT for Arm servers (SBSA) that has kernels for Orin (SM 87)."""
 UNIFIED = 39
@@ -23,7 +23,7 @@ DLA = "libnvdla_compiler.so"
 
 
 def findings(machine: Machine) -> Iterator[Finding]:
-    """What is found on a Jetson; nothing on other machines."""
+    """Findings on a Jetson; none on other machines."""
     chip, release = _chip(machine), l4t(machine.file(RELEASE))
     if not chip and not release:
         return
@@ -42,7 +42,7 @@ def findings(machine: Machine) -> Iterator[Finding]:
 
 
 def explained(error: KdEdgeError, machine: Machine) -> Finding | None:
-    """What TensorRT's failed import means on a Jetson; None of other errors, and elsewhere."""
+    """Explain TensorRT's failed import on a Jetson; None for other errors and machines."""
     if DLA not in error.found:
         return None
     major = _major(l4t(machine.file(RELEASE)))
@@ -73,7 +73,7 @@ def _major(release: str) -> int:
 
 
 def _tensorrt(machine: Machine, chip: str, major: int) -> Iterator[Finding]:
-    """PyPI's TensorRT for aarch64 is made for servers."""
+    """Report PyPI's TensorRT for aarch64, which is built for servers."""
     for name in PIP_TENSORRT:
         version = machine.version(name)
         number = tuple(map(int, re.findall(r"\d{1,9}", version)[:2]))

@@ -1,4 +1,4 @@
-"""What the doctor looks at besides packages: files, environment, and the Python that runs; tests make one up."""
+"""What the doctor examines besides packages: files, environment and the running Python; tests can fake it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from kd_edge.errors import printable
 from kd_edge.reading import is_folder
 
 MOST = 1000
-"""Files that are looked at of one kind."""
+"""Maximum number of files of one kind that are examined."""
 _TEXT_BYTES = 4096
 
 
 def matching(folder: Path, pattern: str) -> list[Path]:
-    """What matches below a folder, at most ``MOST``; nothing of one that cannot be looked into."""
+    """Paths below a folder that match a pattern, at most ``MOST``; empty if the folder cannot be read."""
     try:
         return sorted(islice(folder.glob(pattern), MOST))
     except (OSError, ValueError):
@@ -32,12 +32,12 @@ class Machine:
     """A machine.
 
     Attributes:
-        root: Its root folder.
+        root: The root folder.
         environment: Environment variables.
-        python: Major and minor version of the Python that runs.
-        path: Where that Python looks for modules.
-        architecture: As ``uname -m`` says.
-        user: Number of the user.
+        python: Major and minor version of the running Python.
+        path: Module search path of that Python.
+        architecture: Architecture as reported by ``uname -m``.
+        user: Numeric user id.
     """
 
     root: Path
@@ -49,7 +49,7 @@ class Machine:
 
     @classmethod
     def here(cls) -> Machine:
-        """This one."""
+        """The current machine."""
         version = (sys.version_info.major, sys.version_info.minor)
         return cls(Path("/"), os.environ, version, tuple(sys.path), platform.machine(), os.geteuid())
 
@@ -58,7 +58,7 @@ class Machine:
         return self.root / path.lstrip("/")
 
     def text(self, path: str) -> str:
-        """The beginning of a file; an empty string where it cannot be read."""
+        """The beginning of a file; an empty string if it cannot be read."""
         try:
             with self.file(path).open("rb") as file:
                 return file.read(_TEXT_BYTES).decode(errors="replace")
@@ -66,7 +66,7 @@ class Machine:
             return ""
 
     def variable(self, name: str) -> str:
-        """An environment variable; an empty string where it is not set."""
+        """An environment variable; an empty string if it is not set."""
         return self.environment.get(name, "")
 
     def listed(self, name: str) -> list[Path]:

@@ -1,4 +1,4 @@
-"""What goes wrong with ROS 2: which one is sourced, for which Python, its middleware, network and messages."""
+"""Checks for common problems with ROS 2: sourced release, Python version, middleware, network and messages."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ RANGES = ("OFF", "LOCALHOST", "SUBNET", "SYSTEM_DEFAULT")
 DEFAULT_RMW = "rmw_fastrtps_cpp"
 MIDDLEWARES = (DEFAULT_RMW, "rmw_cyclonedds_cpp", "rmw_zenoh_cpp", "rmw_connextdds", "rmw_fastrtps_dynamic_cpp")
 MOST_DOMAIN = 232
-"""Beyond this domain id there are no ports left."""
+"""Highest domain id for which there are ports."""
 EPHEMERAL = range(102, 215)
-"""Domain ids whose ports Linux also gives to others."""
+"""Domain ids whose ports Linux may also assign to other programs."""
 RMEM = "/proc/sys/net/core/rmem_max"
 ENOUGH_RMEM = 2_000_000
-"""Bytes of a receive buffer that hold some 640x480 images of 16 bits."""
+"""Size of a receive buffer that can store a few 16-bit images of 640x480, in bytes."""
 NUMPY_1 = ("humble", "jazzy")
-"""Their messages are built for NumPy 1."""
+"""Releases whose messages are built for NumPy 1."""
 WHEELS = "ros-kilted-rclpy ros-kilted-rmw-fastrtps-cpp ros-kilted-sensor-msgs ros-kilted-std-msgs"
 BUILD = f"colcon build --base-paths {OVERLAY} --merge-install, then source install/local_setup.bash"
 
 
 def findings(machine: Machine) -> Iterator[Finding]:
-    """What is found of ROS 2; one line where there is none."""
+    """Findings about ROS 2; a single one if it is not installed."""
     rclpy = next(machine.modules("rclpy"), None)
     sourced = printable(machine.variable("ROS_DISTRO")[:40])
     there = [printable(path.parent.name) for path in matching(machine.file(OPT), "*/setup.bash")]
@@ -53,7 +53,7 @@ def findings(machine: Machine) -> Iterator[Finding]:
 
 
 def _absent(machine: Machine, sourced: str, there: list[str]) -> Iterator[Finding]:
-    """No rclpy for this Python: not installed, not sourced, or of another Python."""
+    """Explain a missing rclpy: not installed, not sourced, or built for another Python."""
     if sourced:
         others = _pythons(machine, sourced)
         if others and _name(machine.python) not in others:
@@ -78,14 +78,14 @@ def _name(python: tuple[int, int]) -> str:
 
 
 def _pythons(machine: Machine, distro: str) -> list[str]:
-    """The Pythons that a release in ``/opt/ros`` is built for."""
+    """Python versions that a release in ``/opt/ros`` is built for."""
     if not re.fullmatch(r"[a-z]+", distro):
         return []
     return sorted(_built_for(machine.file(f"{OPT}/{distro}"), "rclpy"))
 
 
 def _built_for(prefix: Path, package: str) -> set[str]:
-    """The Pythons for which a package lies below a prefix."""
+    """Python versions for which a package is installed below a prefix."""
     found = (matching(prefix, f"{lib}/python3.*/*-packages/{package}") for lib in ("lib", "local/lib"))
     return {folder.parents[1].name.removeprefix("python") for folders in found for folder in folders}
 
@@ -108,7 +108,7 @@ def _other_python(found: str, machine: Machine) -> Finding:
 
 
 def _mixed(machine: Machine, from_wheels: str, sourced: str) -> Iterator[Finding]:
-    """Libraries of a sourced ROS come before those of the wheels."""
+    """Check whether a sourced ROS shadows the libraries of the wheels."""
     sourced_libraries = [
         folder for folder in machine.listed("LD_LIBRARY_PATH") if folder.is_relative_to(machine.file(OPT))
     ]
@@ -161,7 +161,7 @@ def _domain(machine: Machine) -> Iterator[Finding]:
 
 
 def _range(machine: Machine, sourced: str) -> Iterator[Finding]:
-    """How far discovery reaches; Humble has a variable of its own for it."""
+    """Check the range of discovery, for which Humble uses a different variable."""
     reach, local = machine.variable("ROS_AUTOMATIC_DISCOVERY_RANGE"), machine.variable("ROS_LOCALHOST_ONLY")
     if sourced == "humble":
         if reach and local != "1":
@@ -196,7 +196,7 @@ def _range(machine: Machine, sourced: str) -> Iterator[Finding]:
 
 
 def _messages(machine: Machine) -> Iterator[Finding]:
-    """Whether kd-edge's own messages are built, and for this Python."""
+    """Check whether kd-edge's messages are built, and for this Python."""
     package = next(machine.modules("kd_edge_msgs"), None)
     if package is not None and matching(package, "*.so"):
         yield Finding("ok", TOPIC, "kd_edge_msgs is built")
@@ -223,7 +223,7 @@ def _numpy(machine: Machine, from_wheels: str, sourced: str) -> Iterator[Finding
 
 
 def _buffers(machine: Machine) -> Iterator[Finding]:
-    """QoS: what a best-effort subscription loses where receive buffers are small."""
+    """Check the receive buffers: if they are small, best-effort subscriptions lose images."""
     text = machine.text(RMEM).strip()
     if text.isdecimal() and int(text) < ENOUGH_RMEM:
         yield Finding(
@@ -233,11 +233,11 @@ def _buffers(machine: Machine) -> Iterator[Finding]:
 
 
 def _shared_memory(machine: Machine) -> Iterator[Finding]:
-    """Fast DDS hands large messages over in shared memory, which other users' processes may not read."""
+    """Check shared memory: Fast DDS uses it for large messages, and other users' processes may not read it."""
     owners = set()
     for pattern in ("fastdds_*", "fastrtps_*"):
         for segment in matching(machine.file("/dev/shm"), pattern):  # noqa: S108 - it is only read
-            with suppress(OSError):  # it was removed meanwhile
+            with suppress(OSError):  # the segment has been removed
                 owners.add(segment.stat().st_uid)
     if others := sorted(owners - {machine.user}):
         who = ", ".join(map(str, others))

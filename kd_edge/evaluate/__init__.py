@@ -1,4 +1,4 @@
-"""How good is a model on held-out recordings: clip by clip, as the stream a robot would see, and in long videos."""
+"""Evaluation on held-out recordings: clip by clip, as the stream a robot would see, and in long videos."""
 
 from kd_edge.evaluate.clips import ClipScore, Evaluation, clip_logits, clip_score, detect, evaluate
 

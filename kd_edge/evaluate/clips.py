@@ -1,4 +1,4 @@
-"""How good is a model on held-out recordings: clip by clip, and as the stream a robot would see."""
+"""Evaluation on held-out recordings: clip by clip, and as the stream a robot would see."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class ClipScore(Score):
-    """Figures of trimmed clips, one answer each.
+    """Scores of trimmed clips, with one prediction each.
 
     Attributes:
         top5: Share of clips whose class is among the five most probable ones.
@@ -45,15 +45,15 @@ class ClipScore(Score):
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The figures of one model on one split.
+    """The scores of one model on one split.
 
     Attributes:
         per_class: Recall by class name, clip by clip.
         confusion: (K, K) counts, clip by clip; rows are the truth.
         skipped: Sample id -> why it could not be read.
-        engine: What ran the model, and its version.
-        orders: Of each random order of a subject's clips, as ``streaming``.
-        stream_change: Accuracy at the clips' ends in the stream less that clip by clip; None without a stream.
+        engine: Name and version of the engine.
+        orders: Scores of each random order of a subject's clips, like ``streaming``.
+        stream_change: Accuracy at the clips' ends in the stream minus that clip by clip; None without a stream.
     """
 
     model: str
@@ -74,7 +74,7 @@ class Evaluation:
 
 @runtime_checkable
 class _HasLongVideos(LongVideos, Protocol):
-    """``LongVideos`` that a data set can be asked for."""
+    """``LongVideos`` as a protocol that supports ``isinstance``."""
 
 
 def evaluate(
@@ -94,17 +94,17 @@ def evaluate(
     Args:
         model: ``student.onnx`` or a run directory.
         data_root: Folder with the recordings.
-        split: Protocol of the data set; None takes the one the student was trained under.
-        streaming: Also join each subject's test clips into one stream, in the order of their ids; of a data set with
-            recordings of several actions each recording is watched whole instead.
-        orders: And in so many random orders, whose seeds are 0, 1, 2 and so on.
+        split: Protocol of the data set; None for the one the student was trained under.
+        streaming: Whether to also join each subject's test clips into one stream, in the order of their ids; in a data
+            set whose recordings have several actions, each recording is streamed whole instead.
+        orders: Number of further streams in random order, with seeds 0, 1, 2 and so on.
         smooth_ms: How long a window counts in a stream's label, see ``Recognizer.load``.
-        engine: What runs the model, see ``open_engine``.
-        threads: Of the engine.
-        progress: Called with (clips done, clips in all).
+        engine: Engine that runs the model, see ``open_engine``.
+        threads: Threads of the engine.
+        progress: Called with (clips done, total).
 
     Raises:
-        KdEdgeError: No such model, no such recordings, or a model that knows no data set.
+        KdEdgeError: The model or the recordings are missing, or the model does not name a data set.
     """
     with opened_model(model, data_root, as_stream=streaming or orders > 0) as artifact:
         dataset, chosen = recordings_of(artifact, data_root, split)
@@ -120,7 +120,7 @@ def evaluate(
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """A model, the recordings it is judged on and what runs it."""
+    """A model, its test recordings and the settings of the engine."""
 
     artifact: Artifact
     dataset: Dataset
@@ -130,22 +130,22 @@ class Evaluated:
     smooth_ms: float | None = None
 
     def stream(self) -> JoinedStream:
-        """A recogniser that joined clips are fed to."""
+        """Open a stream for joined clips."""
         return JoinedStream(self.artifact, self.threads, self.engine, self.smooth_ms)
 
     def clips(self, skipped: dict[str, str], seed: int | None = None) -> Iterator[tuple[Sample, Clip]]:
-        """Its test clips, see ``clips_of``."""
+        """Iterate over the test clips, see ``clips_of``."""
         return clips_of(self.dataset, self.split, self.artifact.manifest.modality, skipped, seed)
 
 
 def judged(
     subject: Evaluated, name: str, *, streaming: bool = False, orders: int = 0, progress: Progress | None = None
 ) -> Evaluation:
-    """All figures of a model, by one engine: ``auto`` chooses once, for the clips and for each stream.
+    """Compute all scores of a model with one engine: ``auto`` chooses once, for the clips and every stream.
 
     Args:
-        subject: What is evaluated.
-        name: Of the model, for the report.
+        subject: The model and its test recordings.
+        name: Name of the model in the report.
         streaming: See ``evaluate``.
         orders: See ``evaluate``.
         progress: See ``evaluate``.
@@ -185,7 +185,7 @@ def judged(
 def _answers(
     subject: Evaluated, engine: Engine, stream: JoinedStream | None, each: Counted, skipped: dict[str, str]
 ) -> tuple[list[int], Float32]:
-    """Truth and logits (N, K) of the test clips, one by one; a stream, if any, watches them meanwhile."""
+    """Compute labels and logits (N, K) of the test clips, and feed the clips to the stream, if any."""
     manifest, dataset = subject.artifact.manifest, subject.dataset
     labels: list[int] = []
     logits: list[Float32] = []
@@ -209,7 +209,7 @@ def _answers(
 
 
 def _in_order(subject: Evaluated, seed: int, each: Counted) -> StreamingScore:
-    """Figures of a stream of each subject's clips in a random order."""
+    """Score streams of each subject's clips in a random order."""
     with subject.stream() as stream:
         for sample, clip in each(subject.clips({}, seed)):
             stream.watch(sample, clip)
@@ -228,21 +228,21 @@ def detect(
     write: Path | None = None,
     progress: untrimmed.Progress | None = None,
 ) -> untrimmed.DetectionEvaluation:
-    """Find the actions in the long videos of a data set with an artifact or a run's student, and score them.
+    """Detect the actions in the long videos of a data set with an artifact or a run's student, and score them.
 
     Args:
         model: ``student.onnx`` or a run directory.
         data_root: Folder with the recordings.
-        split: Protocol of the data set; None takes the one the student was trained under.
-        settings: How intervals are made; None takes the defaults.
-        iou: Least overlap of a match, in (0, 1].
-        engine: What runs the model, see ``open_engine``.
-        threads: Of the engine.
-        write: Folder for what was found, in the text format of PKU-MMD's evaluator.
-        progress: Called with (frames seen, videos done, videos in all).
+        split: Protocol of the data set; None for the one the student was trained under.
+        settings: Settings of the detection; None for the defaults.
+        iou: Minimum overlap (IoU) of a match, in (0, 1].
+        engine: Engine that runs the model, see ``open_engine``.
+        threads: Threads of the engine.
+        write: Folder for the proposals, in the text format of PKU-MMD's evaluator.
+        progress: Called with (frames done, videos done, total videos).
 
     Raises:
-        KdEdgeError: No such model, no such recordings, or a data set of trimmed clips only.
+        KdEdgeError: The model or the recordings are missing, or the data set has trimmed clips only.
     """
     with opened_model(model, data_root, as_stream=True) as artifact:
         dataset, name = _dataset(artifact, data_root), split or artifact.manifest.split
@@ -270,7 +270,7 @@ def detect(
 
 @contextmanager
 def opened_model(model: Path, data_root: Path | None, *, as_stream: bool) -> Iterator[Artifact]:
-    """A loaded artifact; that of a run directory lasts as long as the context."""
+    """Load an artifact, or export a run directory to one that exists only inside the context."""
     if not model.is_dir():
         artifact = artifacts.load(model)
         _check_graph(model, artifact.manifest.temporal, artifact.manifest.graph, as_stream)
@@ -281,7 +281,7 @@ def opened_model(model: Path, data_root: Path | None, *, as_stream: bool) -> Ite
     from kd_edge.models.saved import SavedStudent
 
     temporal = SavedStudent.load(model).spec.model.temporal
-    graph = "clip" if temporal == "tsm" else "step"  # both directions cannot step: such a student is judged by clips
+    graph = "clip" if temporal == "tsm" else "step"  # a TSM in both directions cannot step: evaluated by clips
     _check_graph(model, temporal, graph, as_stream)
     with tempfile.TemporaryDirectory() as folder:
         profile = recipes.load("export", "fp32", ExportProfile, [f"graph={graph}"])
@@ -289,7 +289,7 @@ def opened_model(model: Path, data_root: Path | None, *, as_stream: bool) -> Ite
 
 
 def _check_graph(model: Path, temporal: str, graph: str, as_stream: bool) -> None:
-    """Say at once that a model cannot stream."""
+    """Refuse early to stream a model that cannot."""
     if not as_stream or graph == "step":
         return
     if temporal == "tsm":
@@ -298,11 +298,11 @@ def _check_graph(model: Path, temporal: str, graph: str, as_stream: bool) -> Non
             "a model that sees the past only, for --streaming and --detection",
             "train one with temporal = 'tsm_causal', or leave the option out",
         )
-    raise ArtifactError(f"{model} holds a clip graph", "a streaming step", "export the run again with --graph step")
+    raise ArtifactError(f"{model} contains a clip graph", "a streaming step", "export the run again with --graph step")
 
 
 def clip_score(logits: Float32, labels: Int64, temperature: float) -> ClipScore:
-    """Figures of one answer per clip.
+    """Score one prediction per clip.
 
     Args:
         logits: (N, K) float32.
@@ -322,12 +322,12 @@ def clip_score(logits: Float32, labels: Int64, temperature: float) -> ClipScore:
 
 
 def clip_logits(engine: Engine, clip: Clip, manifest: Manifest) -> Float32:
-    """Logits (K,) of a recorded clip: its centre-sampled segment frames, by one run or stepped from a reset state.
+    """Logits (K,) of a recorded clip from its centre-sampled segment frames, in one run or stepped from a reset state.
 
     Args:
-        engine: Of a step or clip graph.
+        engine: Engine of a step or clip graph.
         clip: (T, H, W[, 3]) in the camera's dtype.
-        manifest: The artifact's.
+        manifest: The artifact's manifest.
     """
     at = sampling.segment_indices(len(clip), manifest.segments, mode="centre")
     answer: Float32 = engine.run_clip(recorded_input(clip, at, manifest.preprocess)[None])[0]
@@ -335,10 +335,10 @@ def clip_logits(engine: Engine, clip: Clip, manifest: Manifest) -> Float32:
 
 
 def recordings_of(artifact: Artifact, data_root: Path | None, split: str | None) -> tuple[Dataset, Split]:
-    """The recordings that a model is judged by, and a protocol under which it has not seen their test side.
+    """Open a model's data set, and a protocol whose test side the model has not seen.
 
     Raises:
-        KdEdgeError: They are not there, are others than the model's, or it was trained on some of their test side.
+        KdEdgeError: The recordings are missing or not the model's, or the model was trained on some of the test side.
     """
     dataset, name = _dataset(artifact, data_root), split or artifact.manifest.split
     _check_unseen(dataset, name, artifact.manifest.split)
@@ -382,7 +382,7 @@ def _dataset(artifact: Artifact, data_root: Path | None) -> Dataset:
 
 
 def different_labels(model: Sequence[str], dataset: Sequence[str]) -> str:
-    """What tells a model's class names from a data set's: names that one alone has, else the first out of order."""
+    """Describe how class names differ: the names that only one side has, or the first one out of order."""
     alone = {"the model": set(model) - set(dataset), "the data set": set(dataset) - set(model)}
     if any(alone.values()):
         return ", ".join(f"{listed(map(printable, sorted(its)))} of {who} alone" for who, its in alone.items() if its)
@@ -391,11 +391,11 @@ def different_labels(model: Sequence[str], dataset: Sequence[str]) -> str:
 
 
 class Counted:
-    """Passes clips through and tells how far all passes together are.
+    """Passes clips through and reports the progress of all passes together.
 
     Args:
-        progress: Called with (clips done, clips in all).
-        total: Of all passes.
+        progress: Called with (clips done, total).
+        total: Number of clips of all passes.
     """
 
     def __init__(self, progress: Progress | None, total: int) -> None:
@@ -413,13 +413,13 @@ class Counted:
 def clips_of(
     dataset: Dataset, split: Split, modality: str, skipped: dict[str, str], seed: int | None = None
 ) -> Iterator[tuple[Sample, Clip]]:
-    """Test clips, subject by subject, view by view, by their ids or in a random order; unreadable ones are named.
+    """Iterate over test clips by subject and view, ordered by id or randomly; unreadable ones are recorded.
 
     Args:
-        dataset: Where they come from.
-        split: Whose test side.
-        modality: What is opened.
-        skipped: Filled with what could not be read.
+        dataset: The data set.
+        split: The protocol whose test side is used.
+        modality: The modality to open.
+        skipped: Filled with the unreadable clips and the reasons.
         seed: Of the random order.
     """
     ordered = sorted(split.test, key=lambda s: (s.subject, s.view, s.id))

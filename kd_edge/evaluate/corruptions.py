@@ -1,7 +1,7 @@
-"""What goes wrong with a camera's frames, in three degrees each: applied to recorded frames before any preprocessing.
+"""Corruptions of camera frames, in three severities each, applied to recorded frames before any preprocessing.
 
-What lights a scene or amplifies it changes brightness in infrared and colour; a depth camera loses measurements by it
-(their value is 0), or measures wrongly.
+Corruptions of lighting and gain change the brightness of infrared and colour frames; in depth frames they remove
+measurements (their value is 0) or falsify them.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from kd_edge.packages import import_extra
 from kd_edge.types import Clip, Float32, Image
 
 VERSION = 1
-"""Of the corruptions; figures of different ones do not compare."""
+"""Version of the corruptions; results of different versions are not comparable."""
 
 Kind = Literal["clean", "dots", "fall_off", "saturation", "gain_step", "blur", "noise"]
 KINDS: tuple[Kind, ...] = tuple(kind for kind in get_args(Kind) if kind != "clean")
 SEVERITIES = (1, 2, 3)
 
 DOTS = {"light": (0.005, 0.01, 0.02), "depth": (0.05, 0.15, 0.3)}
-"""Share of the pixels that a projector lights as brightly as can be, the same in every frame; of a depth camera, that
-give no measurement, others in every frame."""
+"""Light: share of pixels that a projector lights at full brightness, the same in every frame. Depth: share of pixels
+without a measurement, different in every frame."""
 FALL_OFF = (0.3, 0.6, 0.9)
-"""What the corners lose, by the squared distance from the middle: of the light; of the measurements, by chance."""
+"""Loss at the corners, growing with the squared distance from the centre: of light, or of random measurements."""
 SATURATION = {"light": (1.5, 2.0, 3.0), "depth": (0.05, 0.15, 0.3)}
-"""Factor of the exposure, cut off at the brightest value; share of the measured pixels, the nearest, that are lost."""
+"""Light: exposure factor, clipped at the brightest value. Depth: share of measured pixels, the nearest, removed."""
 GAIN_STEP = {"light": (1.2, 1.5, 2.0), "depth": (1.02, 1.05, 1.1)}
-"""Factor that all values have from the middle of the clip on."""
+"""Factor on all values from the middle of the clip on."""
 BLUR = (0.005, 0.01, 0.02)
-"""Deviation of a Gaussian, as a share of the frame's shorter side; depth is averaged over what was measured."""
+"""Standard deviation of a Gaussian, relative to the frame's shorter side; depth averages only measured pixels."""
 NOISE = {"light": (0.02, 0.05, 0.1), "depth": (2.0, 5.0, 10.0)}
-"""Deviation of Gaussian noise as a share of the range of values; of depth in units of ``axial_noise``."""
+"""Standard deviation of Gaussian noise, relative to the value range; for depth in units of ``axial_noise``."""
 
 
 class Corruption(NamedTuple):
-    """One of the kinds, in one of the degrees.
+    """A kind of corruption with a severity.
 
     Attributes:
-        kind: ``clean`` changes nothing.
-        severity: 1 to 3; 0 of ``clean``.
+        kind: Kind of corruption; ``clean`` changes nothing.
+        severity: 1 to 3; 0 for ``clean``.
     """
 
     kind: Kind
@@ -57,11 +57,11 @@ EVERY = (CLEAN, *(Corruption(kind, severity) for kind in KINDS for severity in S
 
 
 class Sensor(NamedTuple):
-    """What takes the frames.
+    """The sensor of the frames.
 
     Attributes:
-        band: What it sees.
-        value_range: Lowest and highest raw value; depth is in millimetres and 0 no measurement.
+        band: Spectral band, or depth.
+        value_range: Lowest and highest raw value; depth is in millimetres, with 0 for no measurement.
     """
 
     band: Band
@@ -69,25 +69,25 @@ class Sensor(NamedTuple):
 
     @property
     def way(self) -> Literal["light", "depth"]:
-        """Which of a kind's figures count."""
+        """Key of the parameters of each corruption."""
         return "depth" if self.band == "depth" else "light"
 
 
 def axial_noise(depth_mm: Float32) -> Float32:
-    """Deviation of a Kinect's depth: 1.2 + 1.9 (z - 0.4)^2 mm, z in metres (Nguyen et al., 3DIMPVT 2012)."""
+    """Standard deviation of a Kinect's depth: 1.2 + 1.9 (z - 0.4)^2 mm, z in metres (Nguyen et al., 3DIMPVT 2012)."""
     deviation: Float32 = np.float32(1.2) + np.float32(1.9) * (depth_mm / np.float32(1000) - np.float32(0.4)) ** 2
     return deviation
 
 
 def corrupt(clip: Clip, corruption: Corruption, sensor: Sensor, sample: str) -> Clip:
-    """A clip as a worse camera would have taken it.
+    """Corrupt a clip as if a worse camera had recorded it.
 
-    What is random depends on the clip and the kind alone: every model and every severity has the same pattern.
+    The random numbers depend only on the clip and the kind: every model and every severity gets the same pattern.
 
     Args:
         clip: (T, H, W) or (T, H, W, 3), uint8 or uint16.
-        corruption: What goes wrong.
-        sensor: What took the frames.
+        corruption: The corruption.
+        sensor: The sensor that recorded the frames.
         sample: Name of the clip.
 
     Returns:
@@ -107,12 +107,12 @@ def corrupt(clip: Clip, corruption: Corruption, sensor: Sensor, sample: str) -> 
 
 
 class _Moment(NamedTuple):
-    """What is random of a frame, and when it is.
+    """The random numbers of a frame, and its position in the clip.
 
     Attributes:
-        rng: What comes next of the clip's random numbers.
+        rng: The clip's random number generator.
         fixed: (H, W) float32 in [0, 1), the same in every frame.
-        is_late: Whether it lies in the clip's second half.
+        is_late: Whether the frame is in the second half of the clip.
     """
 
     rng: np.random.Generator
@@ -121,12 +121,12 @@ class _Moment(NamedTuple):
 
     @property
     def fresh(self) -> Float32:
-        """(H, W) float32 in [0, 1), of this frame."""
+        """(H, W) float32 in [0, 1), new for this frame."""
         return self.rng.random(self.fixed.shape, dtype=np.float32)
 
 
 def _stored(values: Float32, frame: Image) -> Image:
-    """Values as the frame's dtype, rounded and cut off."""
+    """Values in the frame's dtype, rounded and clipped."""
     largest = np.iinfo(frame.dtype).max
     return cast("Image", np.clip(np.rint(values), 0, largest).astype(frame.dtype))
 

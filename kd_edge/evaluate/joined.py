@@ -1,6 +1,6 @@
-"""Test clips as a robot would see them: how good is the last label of each.
+"""Evaluation of test clips as a robot would see them, by the last label of each.
 
-They are joined into one stream per subject, or watched in the recordings they were cut from.
+The clips are joined into one stream per subject, or streamed as part of the recordings they were cut from.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Score:
 
     Attributes:
         clips: Number of clips.
-        accuracy: Share of right ones.
+        accuracy: Share of correctly classified clips.
         macro_f1: Mean F1 over the classes that occur, see ``kd_edge.metrics.macro_f1``.
     """
 
@@ -44,15 +44,15 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class LiveScore:
-    """What a robot would have seen of joined clips, frame by frame.
+    """Frame-by-frame scores of the labels that a robot would have seen.
 
     Attributes:
-        accuracy: Share of right labels among those it may act on.
+        accuracy: Share of right labels among those the robot may act on.
         false_changes_per_minute: Changes of the label beyond those of the action.
         delay_seconds: Mean time from a change of the action to the first right label.
-        changes: How often the action changed.
-        noticed: How many of those changes were followed by a right label before the next one.
-        labelled: Share of the frames with a label that it may act on; the others are unknown, degraded or warming.
+        changes: Number of changes of the action.
+        noticed: Number of these changes that were followed by a right label before the next one.
+        labelled: Share of frames with a label the robot may act on; the others are unknown, degraded or warming.
     """
 
     accuracy: float
@@ -64,7 +64,7 @@ class LiveScore:
 
     @classmethod
     def of(cls, tally: Tally) -> LiveScore:
-        """The figures of these counts."""
+        """Create the scores from a tally."""
         return cls(
             tally.accuracy,
             tally.false_changes_per_minute,
@@ -77,13 +77,13 @@ class LiveScore:
 
 @dataclass(frozen=True, slots=True)
 class FrameTime:
-    """What a pushed frame takes from the camera's picture to its label, all work in one thread but the engine's.
+    """Time from a camera frame to its label, with all work except the engine's in one thread.
 
     Attributes:
-        median_ms: Of all frames.
-        p99_ms: 99 of 100 frames take no longer.
-        period_ms: Usual time from one recorded frame to the next: what a frame may take.
-        threads: Of the engine.
+        median_ms: Median over all frames.
+        p99_ms: 99th percentile over all frames.
+        period_ms: Typical time from one recorded frame to the next, the budget of a frame.
+        threads: Threads of the engine.
     """
 
     median_ms: float
@@ -97,16 +97,16 @@ class StreamingScore:
     """Each subject's clips joined into one stream, or whole recordings; the last label inside each clip counts.
 
     Attributes:
-        every: Over all clips.
-        window_filled: Over clips at least as long as the window.
-        shorter: Over clips shorter than the window: part of it showed the clip before; None when there is none.
-        unlabelled: Clips without any label (the stream was still warming up); they count as wrong.
-        unknown: Clips that were unknown at their end (unsure, or unlike all that was trained on); scored by their best
-            guess.
-        live: Over all frames, not the last of each clip alone.
-        frames: Frames pushed.
-        frames_per_second: Pushed per second of computing.
-        frame: What a frame takes; None where no clip was watched.
+        every: Score of all clips.
+        window_filled: Score of clips at least as long as the window.
+        shorter: Score of clips shorter than the window, part of which shows the previous clip; None if there are none.
+        unlabelled: Number of clips without a label (the stream was still warming up); they count as wrong.
+        unknown: Number of clips that were unknown at their end (unsure, or unlike the training data); scored by their
+            best guess.
+        live: Scores over all frames, not only the last of each clip.
+        frames: Number of pushed frames.
+        frames_per_second: Frames pushed per second of computing.
+        frame: Time per frame; None if no clip was streamed.
     """
 
     every: Score
@@ -121,12 +121,12 @@ class StreamingScore:
 
 
 class JoinedStream:
-    """Feeds joined clips to a recogniser and remembers the last label inside each; a context manager.
+    """Context manager that feeds joined clips to a recogniser and records the last label inside each.
 
     Args:
         artifact: The model.
-        threads: Of the engine.
-        engine: What runs the model.
+        threads: Threads of the engine.
+        engine: Engine that runs the model.
         smooth_ms: How long a window counts in a label, see ``Recognizer.load``.
     """
 
@@ -156,7 +156,7 @@ class JoinedStream:
         self._recognizer.close()
 
     def watch(self, sample: Sample, clip: Clip) -> None:
-        """Push a clip behind the last one of its subject and view; they come subject by subject, view by view."""
+        """Push a clip after the last one of its subject and view; clips must be grouped by subject and view."""
         source = f"{sample.subject} {sample.view}"
         self._begin(source)
         moved = Clip(clip.frames, clip.stamps_ns + self._next_ns[source])
@@ -164,12 +164,12 @@ class JoinedStream:
         self._next_ns[source] = int(moved.stamps_ns[-1]) + _period(clip.stamps_ns)
 
     def watch_sequence(self, name: str, clip: Clip, actions: Sequence[ActionInterval]) -> None:
-        """Push a whole recording; of what is done between its actions nothing is known and nothing counted.
+        """Push a whole recording; frames between its actions have no known truth and are not counted.
 
         Args:
-            name: Its own.
-            clip: All its frames.
-            actions: Where in it which actions are, in the order of time.
+            name: Name of the recording.
+            clip: All frames of the recording.
+            actions: Intervals of its actions, in order of time.
         """
         self._begin(name)
         self._follow(name, clip, actions)
@@ -183,7 +183,7 @@ class JoinedStream:
             self._next_ns[source] = 0
 
     def _follow(self, source: str, clip: Clip, actions: Sequence[ActionInterval]) -> None:
-        """Push frames and remember the last label inside each action."""
+        """Push frames and record the last label inside each action."""
         period = _period(clip.stamps_ns)
         action_of = np.full(len(clip), -1)
         for k, action in enumerate(actions):
@@ -207,7 +207,7 @@ class JoinedStream:
         self._states.update(states)
 
     def score(self) -> StreamingScore:
-        """The figures of all clips watched."""
+        """Compute the scores of all streamed clips."""
         classes = len(self._names)
         labels, guesses, short = np.array(self._labels), np.array(self._guesses), np.array(self._short)
         return StreamingScore(
@@ -232,7 +232,7 @@ def _period(stamps_ns: Int64) -> int:
 
 
 def score_of(labels: Int64, guesses: Int64, classes: int) -> Score:
-    """Accuracy and macro F1; a clip without a label (-1) is wrong and no class's prediction.
+    """Compute accuracy and macro F1; a clip without a label (-1) is wrong and counts as no class's prediction.
 
     Args:
         labels: (N,) int64.

@@ -1,4 +1,4 @@
-"""One recording, as a robot would see it: a model's labels against what was really done."""
+"""Evaluation on one recording as a robot would see it: a model's labels against the true actions."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from kd_edge.types import Prediction
 
 COLUMNS = ("start_s", "end_s", "label")
 LABELS_BYTES = 10_000_000
-"""A longer file holds no labels of one recording."""
+"""Maximum size of a file with the labels of one recording."""
 
 
 class Truth(NamedTuple):
-    """What was done from one moment to another, seconds from the first frame; the end does not belong to it."""
+    """A true action over an interval, in seconds from the first frame; the end is exclusive."""
 
     start_s: float
     end_s: float
@@ -37,12 +37,12 @@ class Truth(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ClassScore:
-    """How one action did.
+    """Scores of one action.
 
     Attributes:
-        frames: Frames that show it.
-        labelled: Those with a label that a robot may act on.
-        right: Those with the right one.
+        frames: Number of frames that show the action.
+        labelled: Number of these with a label that a robot may act on.
+        right: Number of these with the right label.
     """
 
     frames: int
@@ -52,22 +52,22 @@ class ClassScore:
 
 @dataclass(frozen=True, slots=True)
 class RecordingScore:
-    """What a robot would have seen of a recording.
+    """Frame-by-frame scores of a recording.
 
     Attributes:
-        recording: Its path.
+        recording: Path of the recording.
         model: Name of the model.
-        engine: What ran it.
-        frames: Frames labelled, or found not to be.
-        seconds: From the first of them to the last one.
-        states: How often each state was given.
-        judged: Frames whose action is known.
-        labelled: Those with a label that a robot may act on.
-        live: Accuracy, flicker and delay over these.
-        by_class: Each action that was done.
+        engine: Name of the engine.
+        frames: Number of frames with a prediction, including those without a label.
+        seconds: Time from the first to the last of these frames.
+        states: Number of predictions by state.
+        judged: Number of frames whose action is known.
+        labelled: Number of these with a label that a robot may act on.
+        live: Accuracy, flicker and delay over these frames.
+        by_class: Scores of each true action.
         labels_sha256: See ``kd_edge.runtime.label_hash``.
-        fault: Why the recording ends early; empty where it does not.
-        hint: What to do where the recording is too short for the model's window; else empty.
+        fault: Why the recording ends early; empty if it does not.
+        hint: What to do if the recording is too short for the model's window; empty otherwise.
     """
 
     recording: str
@@ -94,18 +94,18 @@ def evaluate_recording(
     threads: int = 1,
     smooth_ms: float | None = None,
 ) -> RecordingScore:
-    """Label a recording frame by frame and compare with what was done.
+    """Label a recording frame by frame and compare with the true actions.
 
     Args:
         model: Artifact.
-        recording: What stands behind ``replay:``, or all of it.
-        labels: CSV with ``start_s,end_s,label``, seconds from the first frame; by default the truth that was recorded.
-        engine: What runs the model.
-        threads: Of the engine.
+        recording: A ``replay:`` URI, or its path without the scheme.
+        labels: CSV with ``start_s,end_s,label``, seconds from the first frame; by default the recorded truth.
+        engine: Engine that runs the model.
+        threads: Threads of the engine.
         smooth_ms: How long a window counts in a label, see ``Recognizer.load``.
 
     Raises:
-        DataError: Recording or labels cannot be read, or nothing tells what was done.
+        DataError: Recording or labels cannot be read, or the true actions are unknown.
         KdEdgeError: As ``stream``.
     """
     artifact = load(model)
@@ -122,7 +122,7 @@ def evaluate_recording(
         try:
             for prediction in predictions:
                 score.add(prediction)
-        except DataError as error:  # damaged here, or cut off: what came before counts
+        except DataError as error:  # damaged or cut off: score the frames before
             if not score.states:
                 raise
             fault = printable(error.found)
@@ -151,7 +151,7 @@ def evaluate_recording(
 
 
 class _Scoring:
-    """Counts predictions against the truth."""
+    """Compares predictions with the truth and counts them."""
 
     def __init__(self, truths: list[Truth] | None) -> None:
         self._truths = truths
@@ -184,7 +184,7 @@ class _Scoring:
         return self._truths[index].label
 
     def classes(self) -> dict[str, ClassScore]:
-        """Each action that was done, by name."""
+        """Scores of each true action, by name."""
         return {
             name: ClassScore(self.by_class[name], self._labelled[name], self._right[name])
             for name in sorted(self.by_class)
@@ -192,7 +192,7 @@ class _Scoring:
 
 
 def read_truths(path: Path, known: tuple[str, ...]) -> list[Truth]:
-    """Intervals of a CSV file, sorted.
+    """Read the intervals of a CSV file, sorted.
 
     Args:
         path: The file.

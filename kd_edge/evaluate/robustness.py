@@ -1,4 +1,4 @@
-"""How good is a model on its test clips when the camera gets worse."""
+"""Evaluation of a model on corrupted test clips."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from kd_edge.rundir import STUDENT
 
 @dataclass(frozen=True, slots=True)
 class CorruptedScore:
-    """Figures of clips that were corrupted alike.
+    """Scores of clips under one corruption.
 
     Attributes:
         clips: Number of clips.
-        accuracy: Share of right ones.
-        right: Subject -> ``1`` or ``0`` for each of their clips in the order of the clips' ids, right or wrong.
+        accuracy: Share of correctly classified clips.
+        right: Subject -> a string with ``1`` (right) or ``0`` (wrong) for each clip, in the order of the clip ids.
     """
 
     clips: int
@@ -37,11 +37,11 @@ class CorruptedTest:
     """A model and its test clips; each score is a pass over all of them.
 
     Attributes:
-        manifest: The model's.
+        manifest: The model's manifest.
         dataset: Name of the data set.
         split: Name of the protocol.
-        clips: How many test clips there are.
-        content: SHA-256 (hex) that tells the model from any other: of a run's weights, or an artifact's own.
+        clips: Number of test clips.
+        content: SHA-256 (hex) that identifies the model: of a run's weights, or the artifact's own.
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class CorruptedTest:
         self._sensor = Sensor(artifact.manifest.band, artifact.manifest.value_range)
 
     def score(self, corruption: Corruption, progress: Progress | None = None) -> CorruptedScore:
-        """Figures clip by clip, under one corruption.
+        """Score the test clips under one corruption.
 
         Args:
-            corruption: What is done to every clip's frames.
-            progress: Called with (clips done, clips in all).
+            corruption: Corruption applied to the frames of every clip.
+            progress: Called with (clips done, total).
 
         Raises:
             DataError: No test clip can be read.
@@ -92,9 +92,9 @@ def corrupted_test(
     Args:
         model: ``student.onnx`` or a run directory.
         data_root: Folder with the recordings.
-        split: Protocol of the data set; None takes the one the student was trained under.
-        engine: What runs the model, see ``open_engine``.
-        threads: Of the engine.
+        split: Protocol of the data set; None for the one the student was trained under.
+        engine: Engine that runs the model, see ``open_engine``.
+        threads: Threads of the engine.
 
     Raises:
         KdEdgeError: As ``kd_edge.evaluate.evaluate``.
@@ -102,6 +102,6 @@ def corrupted_test(
     with opened_model(model, data_root, as_stream=False) as artifact:
         dataset, chosen = recordings_of(artifact, data_root, split)
         with open_engine(artifact, engine=engine, threads=threads) as opened:
-            # A run's artifact is made for this one time: its weights stay what they are.
+            # The artifact of a run is exported anew each time, so the run's weights identify the model.
             content = FileHashes().sha256(model / STUDENT) if model.is_dir() else None
             yield CorruptedTest(artifact, dataset, chosen, opened, content)

@@ -1,10 +1,10 @@
-"""How well does a model find the actions in long videos: watched as a stream, scored as PKU-MMD's evaluator does.
+"""Evaluation of action detection in long videos, which are streamed and scored like PKU-MMD's evaluator does.
 
-The way of a video: every frame is encoded once per window length, by the code a robot runs -> window probabilities ->
-one row per frame, that of the window whose centre is nearest -> proposals (``spotting``) -> official figures.
+Steps for a video: every frame is encoded once per window length, by the code a robot runs -> window probabilities ->
+one row per frame, that of the window with the nearest centre -> proposals (``spotting``) -> official scores.
 
-F1 counts every proposal, and proposals are made from a low threshold for the sake of average precision; so all figures
-are also given for the proposals above the model's unknown threshold, which was fitted on validation clips.
+F1 counts every proposal, and proposals use a low threshold for the sake of average precision; therefore all scores are
+also reported for the proposals above the model's unknown threshold, which was fitted on validation clips.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from kd_edge.sampling import nearest
 from kd_edge.types import Float32, Image, Int64
 
 Progress = Callable[[int, int, int], None]
-"""Called with (frames seen, videos done, videos in all)."""
+"""Called with (frames done, videos done, total videos)."""
 
 FRAMES_PER_REPORT = 32
 
 
 @dataclass(frozen=True, slots=True)
 class DetectionScore:
-    """The official figures of one set of proposals, as fractions.
+    """The official scores of a set of proposals, as fractions.
 
     Attributes:
-        proposals: Their number.
+        proposals: Number of proposals.
         ap: Average precision over all videos and classes.
         f1: Harmonic mean of precision and recall of all these proposals.
         map_action: Mean of the average precision of each class.
@@ -57,15 +57,15 @@ class DetectionScore:
 
 @dataclass(frozen=True, slots=True)
 class DetectionEvaluation:
-    """What one model finds in the long videos of a split.
+    """Detection scores of one model on the long videos of a split.
 
     Attributes:
-        settings: How intervals were made.
-        iou: Least overlap of a match.
+        settings: Settings of the detection.
+        iou: Minimum overlap (IoU) of a match.
         actions: Number of labelled actions.
-        every: Of all proposals.
-        confident: Of those that score at least ``unknown_threshold``; None for a model without a fitted one.
-        unknown_threshold: The model's.
+        every: Scores of all proposals.
+        confident: Scores of the proposals with at least ``unknown_threshold``; None for a model without a fitted one.
+        unknown_threshold: The model's threshold for unknown.
         per_class: Average precision by class name, of classes that occur.
         without_proposal: Number of videos in which nothing was found.
         frames: Frames seen.
@@ -109,7 +109,7 @@ def detect(
     name: str | None = None,
     progress: Progress | None = None,
 ) -> DetectionEvaluation:
-    """Find the actions in the long videos of a split's test side and score them.
+    """Detect the actions in the long videos of a split's test side and score them.
 
     Args:
         artifact: The model.
@@ -189,13 +189,13 @@ def ground_truth(videos: Iterable[LongVideo]) -> list[Detection]:
 
 
 def score(found: Sequence[Detection], truth: Sequence[Detection], classes: int, iou: float) -> DetectionScore:
-    """The official figures.
+    """Compute the official scores.
 
     Args:
-        found: Proposals; those in videos without any action count against all figures but ``map_video``.
-        truth: What really happened.
+        found: Proposals; those in videos without any action count against all scores except ``map_video``.
+        truth: The labelled actions.
         classes: Number of classes.
-        iou: Least overlap of a match, in (0, 1].
+        iou: Minimum overlap (IoU) of a match, in (0, 1].
     """
     labelled = {t.video for t in truth}
     return DetectionScore(
@@ -230,12 +230,12 @@ def watch(
     """Push a video through recognisers of several window lengths.
 
     Args:
-        recognizers: One per window length; left without memory of the video.
+        recognizers: One per window length; their state of the video is cleared at the end.
         frames: (image, stamp in ns) in order.
-        progress: Called with the frames seen, now and then.
+        progress: Called with the number of frames done, every few frames.
 
     Raises:
-        DataError: No frame, or frames that cannot be decoded.
+        DataError: There are no frames, or they cannot be decoded.
     """
     stamps: list[int] = []
     centres: list[list[int]] = [[] for _ in recognizers]
@@ -262,12 +262,12 @@ def watch(
 
 
 def _half_span_ns(manifest: Manifest) -> int:
-    """From the newest segment of a window back to the window's centre."""
+    """Time from the centre of a window to its newest segment."""
     return (manifest.segments - 1) * manifest.spacing_ns // 2
 
 
 def _per_frame(stamps_ns: Int64, centres: list[int], rows: list[Float32], manifest: Manifest) -> Float32:
-    """Each frame's row (N, K): that of the nearest window, 0 where the frame is in no window."""
+    """Each frame's row (N, K): that of the nearest window, or 0 if the frame is in no window."""
     table: Float32 = np.zeros((len(stamps_ns), len(manifest.labels)), dtype=np.float32)
     if not centres:
         return table
@@ -281,7 +281,7 @@ def _per_frame(stamps_ns: Int64, centres: list[int], rows: list[Float32], manife
 
 
 def _recognizers(manifest: Manifest, engine: Engine, scales: Sequence[float]) -> list[Recognizer]:
-    """One per window length, all on one engine."""
+    """Create one recogniser per window length, all on one engine."""
     lengths = [scale * manifest.clip_seconds for scale in scales]
     windows = [manifest.model_copy(update={"clip_seconds": seconds}) for seconds in lengths]
     return [Recognizer(window, engine, smooth_ms=0) for window in windows]  # an interval needs every window by itself

@@ -1,4 +1,4 @@
-"""Every check that this machine's devices allow, as one file to send back; see ``kd-edge doctor --hardware``."""
+"""Every check that this machine's devices support, in one report to share; see ``kd-edge doctor --hardware``."""
 
 from kd_edge.hardware.report import Checked, HardwareReport, examine_hardware
 

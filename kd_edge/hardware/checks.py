@@ -1,7 +1,7 @@
-"""What is checked of a machine's devices. Each check runs in a process of its own: a driver may hang or crash it.
+"""Checks of a machine's devices. Each check runs in its own process, which a driver may hang or crash.
 
-A check returns what it found; a ``KdEdgeError`` or any other exception is a failure, ``Skip`` says that the device or
-its package is not there.
+A check returns its results; a ``KdEdgeError`` or any other exception is a failure, and ``Skip`` means that the device
+or its package is missing.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ COPIED_BYTES = 1_000_000
 CAMERA_SECONDS = 3.0
 ROS_IMAGES, ROS_PERIOD, ROS_SECONDS = 60, 1 / 30, 2.0
 LEAK_MB = 40.0
-"""What a second opening may leave behind: libraries keep pools."""
+"""Memory that reopening an engine may leave allocated: libraries keep pools."""
 
 
 class Skip(Exception):
-    """The device, or what runs it, is not there."""
+    """The device or its software is missing."""
 
 
 class Check(NamedTuple):
     """One check.
 
     Attributes:
-        what: What it looks at, for people.
-        run: Does it, given the artifact to run.
-        seconds: How long it may take.
+        what: Description of the check.
+        run: Runs the check, given the artifact.
+        seconds: Time limit.
     """
 
     what: str
@@ -67,12 +67,12 @@ class Check(NamedTuple):
 
 
 def all_checks() -> dict[str, Check]:
-    """Every check there is, by name."""
+    """All checks, by name."""
     checks = {"gpu": Check("an NVIDIA GPU and its driver", _gpu)}
     for name in BINDINGS:
         checks[f"binding {name}"] = Check(f"bytes to the GPU and back through {name}", partial(_binding, name))
     for name in ENGINES:
-        seconds = 3600.0 if name.startswith("tensorrt") else 120.0  # a build is among it
+        seconds = 3600.0 if name.startswith("tensorrt") else 120.0  # includes a build
         checks[f"engine {name}"] = Check(f"the model on {name}, against ONNX Runtime", partial(_engine, name), seconds)
     for kind in ("tensorrt", "tensorrt-rtx"):
         checks[f"plan {kind}"] = Check(
@@ -140,17 +140,17 @@ def _engine(name: str, model: Path) -> Figures:
 
 
 def _parity(engine: Engine, reference: Engine, batch: int, artifact: Artifact) -> float:
-    """The largest difference of an output on noise, by its largest value."""
-    one, other, rng = engine.bind(batch), reference.bind(batch), np.random.default_rng(batch)
+    """The largest difference of an output on noise, relative to the output's largest value."""
+    tested, expected, rng = engine.bind(batch), reference.bind(batch), np.random.default_rng(batch)
     worst = 0.0
     for _ in range(NOISE_RUNS):
-        for name in one.inputs:
-            one.inputs[name][:] = other.inputs[name][:] = rng.standard_normal(one.inputs[name].shape)
-        one.run()
-        other.run()
-        for name, wanted in other.outputs.items():
+        for name in tested.inputs:
+            tested.inputs[name][:] = expected.inputs[name][:] = rng.standard_normal(tested.inputs[name].shape)
+        tested.run()
+        expected.run()
+        for name, wanted in expected.outputs.items():
             scale = max(float(np.abs(wanted).max()), 1e-6)
-            worst = max(worst, float(np.abs(one.outputs[name] - wanted).max()) / scale)
+            worst = max(worst, float(np.abs(tested.outputs[name] - wanted).max()) / scale)
     most = TOLERANCE.get(artifact.manifest.precision, QUANTISED_TOLERANCE)
     if not worst <= most:
         raise ArtifactError(f"outputs differ by {worst:.2g} of the largest one", f"at most {most:g}", "another engine")
@@ -158,7 +158,7 @@ def _parity(engine: Engine, reference: Engine, batch: int, artifact: Artifact) -
 
 
 def _speed(engine: Engine) -> tuple[float, float]:
-    """Median and 95th of 100 of a step's milliseconds."""
+    """Median and 95th percentile of a step's duration in ms."""
     binding, times = engine.bind(1), []
     for _ in range(PUSHES):
         started = time.perf_counter()
@@ -184,7 +184,7 @@ def _left_behind(artifact: Artifact, name: str) -> float:
 
 
 def _plan(kind: Kind, model: Path) -> Figures:
-    """A plan in a cache of its own."""
+    """Build, reuse and reject a plan in a temporary cache."""
     artifact = load(model)
     _need(ENGINES[kind].library)
     for why in (ENGINES[kind].unsuited(artifact), ENGINES[kind].obstacle()):
@@ -216,7 +216,7 @@ def _plan(kind: Kind, model: Path) -> Figures:
 
 
 def _training(model: Path) -> Figures:
-    """Steps of a small network in float32 and in bfloat16."""
+    """Train a small network for a few steps in float32 and in bfloat16."""
     try:
         torch = import_extra("torch", "train")
         train = importlib.import_module("kd_edge.models")
@@ -247,7 +247,7 @@ def _training(model: Path) -> Figures:
 
 
 def _cameras(model: Path) -> Figures:
-    """Each V4L2 camera for three seconds; no picture is kept."""
+    """Read each V4L2 camera for three seconds; no picture is stored."""
     attached = [camera for camera in list_cameras().attached if camera.device.startswith("/dev/")]
     if not attached:
         raise Skip("no video device (/dev/video*)")
@@ -285,7 +285,7 @@ def _camera(device: str, artifact: Artifact) -> str:
 
 
 def _realsense(model: Path) -> Figures:
-    """Models and firmware; serial numbers are left out."""
+    """List models and firmware, without serial numbers."""
     if importlib.util.find_spec("pyrealsense2") is None:
         raise Skip("not installed (pip install 'kd-edge[realsense]')")
     from kd_edge.runtime.cameras.librealsense import attached
@@ -297,7 +297,7 @@ def _realsense(model: Path) -> Figures:
 
 
 def _ros(model: Path) -> Figures:
-    """Images of 640x480 at 30 Hz, published and received: how many come, and how late."""
+    """Publish and receive 640x480 images at 30 Hz: count and delay of the received ones."""
     if importlib.util.find_spec("rclpy") is None:
         raise Skip("no rclpy for this Python (source ROS 2, or pip install its wheels); kd-edge doctor says more")
     rclpy, signals = importlib.import_module("rclpy"), importlib.import_module("rclpy.signals")
@@ -321,7 +321,7 @@ def _ros(model: Path) -> Figures:
 
 
 def _ros_round(rclpy: Any, context: Any, encoding: str, pixel_bytes: int, reliability: str) -> list[float]:
-    """How late each image came that came, seconds."""
+    """Delay of each received image in s."""
     qos = importlib.import_module("rclpy.qos")
     kind = importlib.import_module("sensor_msgs.msg").Image
     profile = qos.QoSProfile(depth=5, reliability=getattr(qos.ReliabilityPolicy, reliability))
@@ -352,13 +352,13 @@ def _ros_round(rclpy: Any, context: Any, encoding: str, pixel_bytes: int, reliab
 
 
 def _realtime(model: Path) -> Figures:
-    """Whether this user may ask for SCHED_FIFO."""
+    """Check whether this user may request SCHED_FIFO."""
     most = resource.getrlimit(resource.RLIMIT_RTPRIO)[0]
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     except PermissionError as error:
         raise Skip(f"not allowed to this user (RLIMIT_RTPRIO {most}); LimitRTPRIO of the service allows it") from error
-    try:  # what a capability allows, no limit tells
+    try:  # a capability can allow more than the limit
         most = os.sched_get_priority_max(os.SCHED_FIFO)
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(most))
     except PermissionError:
@@ -368,7 +368,7 @@ def _realtime(model: Path) -> Figures:
 
 
 def _extra(engine: str) -> str:
-    """What installs an engine."""
+    """The extra that installs an engine."""
     return "gpu" if engine == "cuda" else EXTRA_OF[ENGINES[engine].library]
 
 

@@ -1,6 +1,6 @@
-"""The checks, one process each, and what came of them as a file that can be sent to strangers.
+"""Run the checks, each in its own process, and write the results to a report that is safe to share.
 
-It holds no user, no host, no path of the home folder, no serial number and no picture.
+The report contains no user name, host name, home folder path, serial number or picture.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ _TEXT = 2000
 
 
 class Checked(BaseModel):
-    """What came of one check.
+    """The result of one check.
 
     Attributes:
-        name: Its name.
-        what: What it looks at.
-        result: ``skipped`` where the device or what runs it is not there.
-        why: Why it failed or was skipped; empty when it passed.
-        figures: What it measured.
-        seconds: How long it took.
+        name: Name of the check.
+        what: Description of the check.
+        result: The outcome; ``skipped`` if the device or its software is missing.
+        why: Why the check failed or was skipped; empty if it passed.
+        figures: Measured values.
+        seconds: Duration of the check.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -60,13 +60,13 @@ class Checked(BaseModel):
 
 
 class HardwareReport(BaseModel):
-    """All of it.
+    """The results of all checks on a machine.
 
     Attributes:
-        format: Of this report.
+        format: Format version of the report.
         machine: Processor, system, GPU, versions.
-        notes: Known traps that this machine looks like.
-        checks: One after the other.
+        notes: Known problems that seem to affect this machine.
+        checks: Results in the order of the checks.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -77,7 +77,7 @@ class HardwareReport(BaseModel):
     checks: list[Checked]
 
     def count(self, result: Result) -> int:
-        """How many checks came to this."""
+        """Number of checks with this result."""
         return sum(check.result == result for check in self.checks)
 
 
@@ -89,17 +89,17 @@ def examine_hardware(
     say: Callable[[str], None] | None = None,
     told: Callable[[Checked], None] | None = None,
 ) -> HardwareReport:
-    """Run every check that this machine's devices allow.
+    """Run every check that this machine's devices support.
 
     Args:
         model: The artifact that engines run.
-        file: Where the report is written, after every check anew: a machine that stops keeps what was found.
-        only: Names of checks; all when empty.
-        say: Told what is checked now.
-        told: Given each result.
+        file: Where to write the report; rewritten after every check, so that a crash of the machine loses little.
+        only: Names of checks to run; empty for all.
+        say: Called with the description of each check before it runs.
+        told: Called with each result.
 
     Raises:
-        ConfigError: There is no such check, or the file cannot be written.
+        ConfigError: A check is unknown, or the file cannot be written.
     """
     checks = all_checks()
     for name in only:
@@ -122,15 +122,15 @@ def examine_hardware(
 
 
 def _checked(name: str, model: Path) -> Checked:
-    """Run one check in a process of its own."""
+    """Run one check in its own process."""
     check, started = all_checks()[name], time.monotonic()
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as log:
         with subprocess.Popen(  # noqa: S603 - our own interpreter and module
             _command(name, model),
             cwd=Path(kd_edge.__file__).parents[1],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=said,
+            stderr=log,
         ) as child:
             try:
                 answer, _ = child.communicate(timeout=check.seconds)
@@ -144,8 +144,8 @@ def _checked(name: str, model: Path) -> Checked:
                 raise
             else:
                 fault = _ending(child.returncode)
-        said.seek(max(0, said.seek(0, os.SEEK_END) - _TEXT))
-        last = said.read().decode(errors="replace").strip().rpartition("\n")[2]
+        log.seek(max(0, log.seek(0, os.SEEK_END) - _TEXT))
+        last = log.read().decode(errors="replace").strip().rpartition("\n")[2]
     facts = _answer(answer) or {"result": "failed", "why": f"{fault}{f': {last}' if last else ''}"}
     return Checked(name=name, what=check.what, seconds=time.monotonic() - started, **facts)
 
@@ -155,7 +155,7 @@ def _command(name: str, model: Path) -> list[str]:
 
 
 def _answer(answer: bytes) -> dict[str, Any] | None:
-    """The last line of a child, where it is an answer."""
+    """Parse the last line of a child's output; None if it is not an answer."""
     try:
         facts: dict[str, Any] = json.loads(answer.decode(errors="replace").strip().rpartition("\n")[2])
     except ValueError:
@@ -170,7 +170,7 @@ def _ending(code: int) -> str:
 def _child(name: str, model: Path) -> None:
     """Run a check and print its answer as one line of JSON."""
     out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # keep the output of libraries out of the answer
     facts: dict[str, object]
     try:
         figures = all_checks()[name].run(model)
@@ -186,11 +186,11 @@ def _child(name: str, model: Path) -> None:
         facts = {"result": "failed", "why": _clean(f"{type(error).__name__}: {reason(error)}")}
     out.write(json.dumps(facts) + "\n")
     out.flush()
-    os._exit(0)  # a driver's destructors have nothing more to say
+    os._exit(0)  # skip the destructors of drivers
 
 
 def _clean(text: object) -> str:
-    """A text without the home folder and without what steers a terminal."""
+    """Remove the home folder and terminal control characters from a text."""
     home = os.environ.get("HOME", "")
     shown = str(text) if home in ("", "/") else str(text).replace(home, "~")
     return printable(shown)[:_TEXT]
@@ -219,21 +219,21 @@ def _machine() -> dict[str, str]:
 
 
 def _traps(machine: dict[str, str], done: Sequence[Checked]) -> list[str]:
-    """Known troubles by their signs."""
-    told = " ".join(check.why for check in done)
+    """Recognise known problems by their symptoms."""
+    reasons = " ".join(check.why for check in done)
     traps = []
-    if "libnvdla_compiler.so" in told:
+    if "libnvdla_compiler.so" in reasons:
         traps.append(
             "libnvdla_compiler.so is missing: Jetson Linux R39 no longer has it, so a TensorRT that needs it (images "
             "whose tag ends in -igpu) cannot run there; take one for Arm servers from 10.16 on "
             "(launch/docker/jetpack7.Dockerfile). On R36: nvidia-l4t-dla-compiler on the host, and the NVIDIA runtime"
         )
-    if "SM 87" in told or "SM87" in told:
+    if "SM 87" in reasons or "SM87" in reasons:
         traps.append(
             "TensorRT says that compute capability 8.7 is not supported: its SBSA build is not for Orin before 10.16; "
             "use JetPack's"
         )
-    if "Insufficient" in told or "error 35" in told or "error: 35" in told:
+    if "Insufficient" in reasons or "error 35" in reasons or "error: 35" in reasons:
         traps.append("the driver is older than the CUDA of a library: update the driver, or install an older library")
     if "onnxruntime-gpu" in machine and any(check.name == "engine cuda" and check.result != "passed" for check in done):
         traps.append(

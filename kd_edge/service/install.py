@@ -1,4 +1,4 @@
-"""A plan carried out, and undone: files are written whole or not at all, and only what was written is removed."""
+"""Install a planned service, and uninstall it: files are written atomically, and only what was installed is removed."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ RECORD = "# kd-edge installed: "
 ROOT = Path("/")
 UNIT_BYTES = 200_000
 SECONDS = 960.0
-"""How long a command may take: a start waits for the camera, and for an engine to be built the first time."""
+"""Time limit of a command: a start waits for the camera and, the first time, for an engine to be built."""
 
 Run = Callable[[Sequence[str]], None]
-"""Runs a command; a ``ServiceError`` where it fails."""
+"""Runs a command; raises ``ServiceError`` if it fails."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What was done, or would be.
+    """What was done, or would be done.
 
     Attributes:
-        name: Of the unit.
-        done: ``installed``, ``uninstalled``, or ``nothing`` of a dry run.
+        name: Name of the unit.
+        done: ``installed``, ``uninstalled``, or ``nothing`` for a dry run.
         unit: The unit file.
         written: Files that were written.
         removed: Files that were removed.
-        left: Files that stay, and why.
-        commands: What was said to systemd.
-        text: The unit's text, where one was made.
-        notes: What the user should know.
+        left: Files that were kept, and why.
+        commands: Commands sent to systemd.
+        text: The unit's text, if one was generated.
+        notes: Notes for the user.
         labels: The command that shows the labels.
     """
 
@@ -62,11 +62,11 @@ class Outcome:
 
 
 class _Record(NamedTuple):
-    """What a unit says of its installation.
+    """The installation record in a unit.
 
     Attributes:
-        files: Hash of each file that was installed with it, by path.
-        is_changed: Whether the unit was changed by hand since.
+        files: Hash of each file that was installed with the unit, by path.
+        is_changed: Whether the unit has been edited by hand since.
     """
 
     files: dict[str, str]
@@ -74,10 +74,10 @@ class _Record(NamedTuple):
 
 
 def run_command(words: Sequence[str]) -> None:
-    """Run a command of systemd's.
+    """Run a systemd command.
 
     Raises:
-        ServiceError: It cannot be run, fails, or takes longer than ``SECONDS``.
+        ServiceError: The command cannot be run, fails, or takes longer than ``SECONDS``.
     """
     try:
         done = subprocess.run(  # noqa: S603 - no shell; words are checked
@@ -92,17 +92,17 @@ def run_command(words: Sequence[str]) -> None:
 
 
 def install(plan: Plan, *, dry_run: bool = False, root: Path = ROOT, run: Run = run_command) -> Outcome:
-    """Write the files of a plan and start its service; one of that name that was installed before is replaced.
+    """Write the files of a plan and start its service, replacing an earlier installation of the same name.
 
     Args:
-        plan: What to do.
+        plan: The plan.
         dry_run: Change nothing.
-        root: Stands for the root folder.
+        root: Root folder.
         run: Runs the commands.
 
     Raises:
-        ConfigError: There is no systemd, no right to write, or a unit of that name that was not installed by this.
-        ServiceError: Files cannot be written or systemd refuses; or the service is installed and does not start.
+        ConfigError: There is no systemd, no write permission, or a unit of that name that kd-edge did not install.
+        ServiceError: Files cannot be written, systemd refuses, or the installed service does not start.
     """
     before = _record_of(_in(root, plan.unit_file))
     copied = {str(to): _sha256(source) for to, source in plan.copies.items()}
@@ -143,18 +143,18 @@ def uninstall(
     root: Path = ROOT,
     run: Run = run_command,
 ) -> Outcome:
-    """Stop a service and remove what ``install`` wrote, unless it was changed since.
+    """Stop a service and remove the files that ``install`` wrote, unless they have been changed since.
 
     Args:
-        name: Of the unit.
-        for_user: In the systemd of this user.
-        with_model: The model, too.
+        name: Name of the unit.
+        for_user: Whether the service belongs to this user's systemd.
+        with_model: Whether to also remove the model.
         dry_run: Change nothing.
-        root: Stands for the root folder.
+        root: Root folder.
         run: Runs the commands.
 
     Raises:
-        ConfigError: There is no such unit, or it was not installed by this; no systemd, or no right.
+        ConfigError: There is no such unit, kd-edge did not install it, there is no systemd, or no permission.
         ServiceError: systemd refuses, or a file cannot be removed.
     """
     at = unit_file(name, for_user)
@@ -203,13 +203,13 @@ def _named(plan: Plan) -> str:
 
 
 def _marked(unit: str, files: dict[str, str]) -> str:
-    """The unit with what was installed written at its beginning, instead of the template's first words."""
+    """The unit with the installation record at its top, instead of the template's header."""
     body = _body(unit)
     return f"{MARK}\n{RECORD}{json.dumps({'format': 1, 'files': files, 'unit': _hash(body)})}\n{body}"
 
 
 def _body(unit: str) -> str:
-    """A unit without the words at its beginning."""
+    """A unit without its header."""
     return unit[unit.index("[Unit]") :]
 
 
@@ -218,7 +218,7 @@ def _hash(text: str) -> str:
 
 
 def _changed(unit: Path) -> Path:
-    """Where a unit goes that was changed by hand; systemd does not take it for one."""
+    """Backup path of a unit that was edited by hand; systemd ignores files of this name."""
     return unit.with_name(f"{unit.name}.changed")
 
 
@@ -228,10 +228,10 @@ def _keep(unit: Path) -> None:
 
 
 def _record_of(unit: Path) -> _Record:
-    """What a unit says of its installation; nothing where there is no unit.
+    """Read the installation record of a unit; an empty one if there is no unit.
 
     Raises:
-        ConfigError: A unit that was not made by this.
+        ConfigError: kd-edge did not create the unit.
     """
     if not os.path.lexists(unit):
         return _Record({})
@@ -252,7 +252,7 @@ def _record_of(unit: Path) -> _Record:
 
 
 def _check_may(for_user: bool, root: Path, run: Run) -> None:
-    """Refuse where systemd does not run, or does not listen to this user, before anything is written."""
+    """Check that systemd runs and accepts commands from this user, before anything is written."""
     if not _in(root, Path("/run/systemd/system")).is_dir() or shutil.which("systemctl") is None:
         raise ConfigError(
             "this machine was not started by systemd (no /run/systemd/system)",
@@ -275,12 +275,12 @@ def _check_may(for_user: bool, root: Path, run: Run) -> None:
 
 
 def _typed() -> str:
-    """What was typed, with a program that sudo finds."""
+    """The command line as typed, with a program path that sudo finds."""
     return shlex.join([os.path.realpath(sys.argv[0]) if "/" in sys.argv[0] else sys.argv[0], *sys.argv[1:]])
 
 
 def _check_groups(plan: Plan, root: Path) -> None:
-    """A unit that names a group which is not there does not start."""
+    """Refuse a unit that names a missing group: it would not start."""
     named = [
         line.partition("=")[2].split() for line in plan.unit.splitlines() if line.startswith("SupplementaryGroups")
     ]
@@ -315,7 +315,7 @@ def _sha256(file: Path) -> str:
 
 
 def _write(plan: Plan, text: str, root: Path) -> None:
-    """All files or none: each takes its place only when all of them are written, the unit last."""
+    """Write all files or none: they are moved into place once all are written, the unit last."""
     state, unit_file = _in(root, plan.state), _in(root, plan.unit_file)
     is_new = not unit_file.exists()
     targets = {_in(root, to): source for to, source in plan.copies.items()}
@@ -325,7 +325,7 @@ def _write(plan: Plan, text: str, root: Path) -> None:
         for file in (unit_file, *targets):
             check_writable(file, ServiceError)
             _sweep(file)
-        if plan.for_user:  # the machine's systemd makes it itself
+        if plan.for_user:  # the system's systemd creates it itself
             state.mkdir(parents=True, exist_ok=True)
         with ExitStack() as files:
             unit = files.enter_context(replacing(unit_file, ServiceError))
@@ -347,19 +347,19 @@ def _write(plan: Plan, text: str, root: Path) -> None:
 
 
 def _check_own(file: Path, folder: Path) -> None:
-    """Refuse to write through a link out of a folder: the service's own belongs to its user, who may have made one."""
+    """Refuse to write through a link out of a folder: the service's user owns its folder and may have created one."""
     if not file.parent.resolve().is_relative_to(folder.resolve()):
         raise ServiceError(f"{file} cannot be written (a link leads out of {folder})", "", "")
 
 
 def _sweep(file: Path) -> None:
-    """Remove what a process that was killed has left beside a file."""
+    """Remove temporary files that a killed process left next to a file."""
     for left in file.parent.glob(f".{glob.escape(file.name)}.*.tmp"):
         _remove(left)
 
 
 def _give(file: Path, folder: Path) -> None:
-    """Let a file belong to whom the service's folder belongs: systemd gives it to the service's user at its start."""
+    """Set a file's owner to that of the service's folder, which systemd gives to the service's user at start."""
     owner = folder.stat()
     for path in (file, *(above for above in file.parents if above.is_relative_to(folder))):
         with suppress(OSError):
@@ -367,7 +367,7 @@ def _give(file: Path, folder: Path) -> None:
 
 
 def _kept(root: Path, path: str, digest: str, with_model: bool) -> str:
-    """Why a file that was installed stays; empty where it goes."""
+    """Why an installed file is kept; empty if it is removed."""
     file = _in(root, Path(path))
     try:
         if not file.is_file():
@@ -375,7 +375,7 @@ def _kept(root: Path, path: str, digest: str, with_model: bool) -> str:
         if Path(path).name == MODEL and not with_model:
             return f"{path} is left (--with-model removes it)"
         return "" if _sha256(file) == digest else f"{path} is left: it was changed since"
-    except OSError as error:  # in a dry run of somebody who may not look
+    except OSError as error:  # in a dry run without permission to read
         return f"{path} cannot be looked at ({error.strerror})"
     except ConfigError as error:
         return f"{path} is left: {error.found}"
@@ -391,7 +391,7 @@ def _remove(file: Path) -> None:
 
 
 def _remove_if_empty(state: Path) -> None:
-    """The service's folder, which systemd makes a link into ``private`` (DynamicUser), where nothing is left in it."""
+    """Remove the service's folder if it is empty; with DynamicUser, systemd makes it a link into ``private``."""
     folder = state.resolve()
     with suppress(OSError):
         for below in (folder / "runtime/cameras", folder / "runtime"):
@@ -403,7 +403,7 @@ def _remove_if_empty(state: Path) -> None:
 
 
 def _remove_cache(cache: Path) -> None:
-    """What the service has cached; systemd makes the folder a link, as above."""
+    """Remove the service's cache; systemd makes the folder a link, as above."""
     shutil.rmtree(cache.resolve(), ignore_errors=True)
     with suppress(OSError):
         if cache.is_symlink():

@@ -1,4 +1,4 @@
-"""What a service for a camera and a model takes: its unit, files beside it, commands. Nothing is written yet."""
+"""Plan a service for a camera and a model: its unit, files and commands. Nothing is written here."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ UNIT = "kd-edge.service"
 ROS_UNIT = "kd-edge-ros.service"
 MODEL = "model.onnx"
 HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - nothing is written there
-"""What a unit with ProtectHome and PrivateTmp does not see."""
+"""Folders hidden from a unit with ProtectHome and PrivateTmp."""
 NAME = re.compile(r"kd-edge(?:[-_.][A-Za-z0-9_.-]{1,56})?")
-"""Also names the service's folders: another name could be that of something else's in /var/lib or /run."""
+"""Pattern of unit names, which also name the service's folders: other names could clash in /var/lib or /run."""
 ROS_NAME = re.compile(r"(?:[A-Za-z_]\w*=)?(?:~?/)?[A-Za-z_]\w*(?:/[A-Za-z_]\w*)*", re.ASCII)
 ROS_SETUP = Path("/opt/ros")
 START = "from kd_edge.runtime.ros import main; raise SystemExit(main())"
-"""Starts the node, also where no ament package is built."""
+"""Starts the node even if no ament package is built."""
 DOMAIN, MIDDLEWARE = "ROS_DOMAIN_ID", "RMW_IMPLEMENTATION"
-"""Variables that decide whom the node hears; they are taken over from whoever installs it."""
+"""Variables that determine which nodes can communicate; copied from the installing user's environment."""
 MOST_DOMAIN = 232
-"""Beyond this domain id there are no ports left."""
+"""Highest domain id for which there are ports."""
 MOST = 16
-"""Cameras, topics or sinks of one service."""
+"""Maximum number of cameras, topics or sinks of one service."""
 
-# What a user's own systemd cannot do, or need not: it has one user's rights.
+# Settings that a user's systemd cannot apply or does not need: it only has that user's rights.
 _OF_THE_SYSTEM = (
     *("DynamicUser", "SupplementaryGroups", "DevicePolicy", "DeviceAllow", "PrivateNetwork", "IPAddressDeny"),
     *("IPAddressAllow", "ProtectSystem", "ProtectHome", "PrivateTmp", "ProtectKernelTunables", "ProtectKernelModules"),
@@ -53,10 +53,10 @@ class Installation(NamedTuple):
     """The kd-edge that the service runs.
 
     Attributes:
-        program: The words that start it.
-        python: The Python it runs in.
+        program: Command that starts kd-edge.
+        python: The Python interpreter.
         prefix: The environment of that Python.
-        folders: Where its files are.
+        folders: Folders with the files of the installation.
     """
 
     program: tuple[str, ...]
@@ -66,7 +66,7 @@ class Installation(NamedTuple):
 
     @classmethod
     def running(cls) -> Installation:
-        """This one."""
+        """The running installation."""
         script = Path(sys.executable).with_name("kd-edge")
         program = (str(script),) if script.is_file() else (sys.executable, "-m", "kd_edge")
         folders = (sys.prefix, sys.base_prefix, str(Path(kd_edge.__file__).parent))
@@ -75,16 +75,16 @@ class Installation(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """What is asked for.
+    """The requested service.
 
     Attributes:
-        cameras: Names, URIs or camera files, as of ``kd-edge run --camera``.
-        model: The artifact; None: the newest in the service's folder, else the bundled one.
-        name: Of the unit; None: after the camera.
-        sinks: Where labels go; empty: the journal and a file in ``/run``.
-        ros: Run the ROS 2 node.
-        topics: What the node subscribes to, instead of a camera.
-        for_user: In the systemd of this user, not of the machine.
+        cameras: Names, URIs or camera files, as for ``kd-edge run --camera``.
+        model: The artifact; None for the newest in the service's folder, or the bundled one.
+        name: Name of the unit; None to derive it from the camera.
+        sinks: Outputs of the labels; empty for the journal and a file in ``/run``.
+        ros: Whether to run the ROS 2 node.
+        topics: Topics that the node subscribes to, instead of a camera.
+        for_user: Whether to install into this user's systemd instead of the system's.
     """
 
     cameras: tuple[str, ...] = ()
@@ -98,17 +98,17 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is going to be done; paths are those of the machine.
+    """A planned installation; paths are absolute paths on the target machine.
 
     Attributes:
-        name: Of the unit, without ``.service``.
-        unit_file: Where the unit goes.
-        unit: Its text, without the line that says what was installed.
+        name: Name of the unit, without ``.service``.
+        unit_file: Path of the unit.
+        unit: Text of the unit, without the installation record.
         state: The service's folder.
-        copies: File to copy by where it goes: the model, camera files.
-        for_user: In the systemd of this user.
-        needed: Files without which the service does not start.
-        notes: What the user should know.
+        copies: Files to copy (model, camera files), by destination.
+        for_user: Whether the service belongs to this user's systemd.
+        needed: Files that the service needs to start.
+        notes: Notes for the user.
     """
 
     name: str
@@ -120,7 +120,7 @@ class Plan:
     needed: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
     commands: tuple[tuple[str, ...], ...] = field(init=False)
-    """What is said to systemd, in this order."""
+    """Commands for systemd, in order."""
 
     def __post_init__(self) -> None:
         ctl = systemctl(self.for_user)
@@ -130,15 +130,15 @@ class Plan:
 
 
 def systemctl(for_user: bool) -> tuple[str, ...]:
-    """The words before what is said to systemd."""
+    """The ``systemctl`` command of the system or of this user."""
     return ("systemctl", "--user") if for_user else ("systemctl",)
 
 
 def unit_file(name: str, for_user: bool) -> Path:
-    """Where a unit of the machine or of this user lies.
+    """Path of a unit of the system or of this user.
 
     Raises:
-        ConfigError: The name is none of a unit, or no home is known.
+        ConfigError: The name is invalid, or the user has no known home.
     """
     if not NAME.fullmatch(name) or name.endswith((".service", ".")):
         raise ConfigError(
@@ -163,19 +163,19 @@ def state_folder(name: str, for_user: bool) -> Path:
 
 
 def cache_folder(name: str) -> Path:
-    """What a service of the machine caches is there; one of a user takes the user's own cache."""
+    """Cache folder of a system service; a user's service uses the user's cache."""
     return Path("/var/cache") / name
 
 
 def make_plan(service: Service, installation: Installation | None = None) -> Plan:
-    """Check what is asked for, and say what it takes; nothing is changed.
+    """Check the requested service and plan its installation; changes nothing.
 
     Args:
-        service: What is asked for.
-        installation: The kd-edge to run; None: this one.
+        service: The requested service.
+        installation: The kd-edge to run; None for the running one.
 
     Raises:
-        KdEdgeError: A camera, model, sink or topic that is none, or something that a unit cannot say.
+        KdEdgeError: A camera, model, sink or topic is invalid, or a value cannot be written in a unit file.
     """
     installation = installation or Installation.running()
     _check_asked(service)
@@ -243,7 +243,7 @@ def _name_after(service: Service) -> str:
 
 
 def _check_reached(path: Path, what: str, service: Service) -> None:
-    """Refuse a path that the service would seek elsewhere, or that its user cannot see."""
+    """Refuse a relative path, or one that the service's user cannot see."""
     if not path.is_absolute():
         raise ConfigError(
             f"{what} {printable(str(path))}, which the service would seek in its own folder",
@@ -260,7 +260,7 @@ def _check_reached(path: Path, what: str, service: Service) -> None:
 
 
 def _check_sink(sink: str, name: str, service: Service) -> None:
-    """Refuse what is no sink, and a file where the service may not write."""
+    """Refuse an invalid sink, or a file where the service may not write."""
     open_sink(sink)
     scheme, target, _ = parse(sink)
     if scheme != "jsonl" or target == "-" or service.for_user:
@@ -276,7 +276,7 @@ def _check_sink(sink: str, name: str, service: Service) -> None:
 
 
 def _check_camera(camera: str, config: CameraConfig, service: Service) -> None:
-    """Refuse a camera whose address is secret and would be public, or which the service could not open."""
+    """Refuse a camera whose secret address would become public, or which the service could not open."""
     address = source_name(camera)[1]
     named = f"camera {shown(address)}"
     if config.scheme in NETWORK or config.scheme == PIPELINE:
@@ -305,7 +305,7 @@ def _check_camera(camera: str, config: CameraConfig, service: Service) -> None:
 
 
 def _check_model(service: Service, configs: dict[str, CameraConfig]) -> None:
-    """Load the model, and see that it goes with the cameras as far as that is known."""
+    """Load the model and check that it suits the cameras, as far as is known."""
     if service.model is None:
         return
     artifact = load(service.model)
@@ -322,14 +322,14 @@ def _check_model(service: Service, configs: dict[str, CameraConfig]) -> None:
 
 
 def _file_of(address: str) -> Path | None:
-    """The file that a camera's name stands for; None of a URI."""
+    """The file of a named camera; None for a URI."""
     if ":" in address and not address.endswith(".toml"):
         return None
     return recipes.find("runtime", address)
 
 
 def _copies(service: Service, state: Path) -> dict[Path, Path]:
-    """What the service needs of what only this user may be able to read, by where it goes."""
+    """Files to copy because the service may not be able to read the originals, by destination."""
     copies = {} if service.model is None else {state / MODEL: service.model}
     shipped = recipes.search_path("runtime")[-2:]
     for camera in service.cameras:
@@ -348,7 +348,7 @@ def _copies(service: Service, state: Path) -> dict[Path, Path]:
 
 
 def _camera_word(camera: str) -> str:
-    """A camera as the service's command names it: a file by its name, which is then found in the service's folder."""
+    """A camera in the service's command: a camera file by name, which is found in the service's folder."""
     name, address = source_name(camera)
     file = _file_of(address)
     if file is None:
@@ -382,14 +382,14 @@ def _ros_words(service: Service, installation: Installation, state: Path) -> Ite
 
 
 def _script() -> str:
-    """The line of the template that sources what is named before the program, and becomes the program."""
+    """The template's shell line, which sources the setup files and then executes the program."""
     quoted = re.search(r'-c "((?:[^"\\]|\\.)*)"', Unit(template(ROS_UNIT)).get("ExecStart"))
     assert quoted is not None
     return quoted[1].replace('\\"', '"').replace("$$", "$").replace("%%", "%")
 
 
 def _ros_setup() -> Path:
-    """What sets up the ROS that is sourced here, else the only one on this machine, else Jazzy's."""
+    """Setup file of the sourced ROS; otherwise of the only one on this machine, or of Jazzy."""
     sourced = os.environ.get("ROS_DISTRO", "")
     if re.fullmatch(r"[a-z]{2,30}", sourced):
         return ROS_SETUP / sourced / "setup.bash"
@@ -398,10 +398,10 @@ def _ros_setup() -> Path:
 
 
 def _ros_variables() -> dict[str, str]:
-    """Those that are set here.
+    """The ROS variables that are set in this environment.
 
     Raises:
-        ConfigError: With one of them no node would start.
+        ConfigError: A value with which no node would start.
     """
     given = {name: text for name in (DOMAIN, MIDDLEWARE) if (text := os.environ.get(name, ""))}
     domain = given.get(DOMAIN, "0")
@@ -435,7 +435,7 @@ def _set_names(unit: Unit, service: Service, name: str, state: Path) -> None:
 
 
 def _set_rights(unit: Unit, configs: dict[str, CameraConfig]) -> None:
-    """Open what these cameras need, and no more."""
+    """Grant the rights that these cameras need, and no more."""
     schemes = {config.scheme for config in configs.values()}
     if "realsense" in schemes:
         unit.set("SupplementaryGroups", "video plugdev")
@@ -444,7 +444,7 @@ def _set_rights(unit: Unit, configs: dict[str, CameraConfig]) -> None:
     if schemes & {*NETWORK, PIPELINE}:
         unit.drop(["PrivateNetwork", "IPAddressDeny", "IPAddressAllow"])
         families += ["AF_INET", "AF_INET6"]
-    if schemes & {*NETWORK, PIPELINE, "realsense"}:  # librealsense hears of plugging in through netlink
+    if schemes & {*NETWORK, PIPELINE, "realsense"}:  # librealsense detects hot-plugging through netlink
         families.append("AF_NETLINK")
     unit.set("RestrictAddressFamilies", " ".join(dict.fromkeys(families)))
     if any(config.priority is not None for config in configs.values()):
@@ -480,5 +480,5 @@ def _notes(service: Service, name: str) -> Iterator[str]:
 
 
 def log_command(plan: Plan) -> str:
-    """What shows the labels."""
+    """The command that shows the labels."""
     return f"journalctl {'--user ' if plan.for_user else ''}-u {plan.name} -f"

@@ -1,4 +1,4 @@
-"""systemd's unit files: one is made from a template of ``launch/`` by setting what differs."""
+"""systemd unit files, created from a template in ``launch/`` by changing settings."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from kd_edge.errors import ConfigError, printable
 
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./?&~-]+")
 _UNSET = re.compile(r"""[$"'\\]""")
-"""What must not be in the path of a program: systemd does not treat it as it does arguments."""
+"""Characters that must not be in a program's path, which systemd parses differently from arguments."""
 
 
 def template(file: str) -> str:
-    """A unit as it lies in ``launch/`` and in the package.
+    """Read a unit template from ``launch/`` or the package.
 
     Args:
-        file: Its name, for example ``kd-edge.service``.
+        file: Name of the template, for example ``kd-edge.service``.
 
     Raises:
-        ConfigError: The installation lacks it.
+        ConfigError: The template is not in this installation.
     """
     package = Path(kd_edge.__file__).parent
     for folder in (package / "_recipes" / "launch", package.parent / "launch"):
@@ -31,14 +31,14 @@ def template(file: str) -> str:
 
 
 def value(text: str, what: str) -> str:
-    """Text as the value of a setting.
+    """Escape text for use as the value of a setting.
 
     Args:
-        text: What it is to say; ``%`` stands for itself.
-        what: What it is, for the refusal.
+        text: The literal text, in which ``%`` has no special meaning.
+        what: Name of the value in errors.
 
     Raises:
-        ConfigError: A unit file cannot say it: control characters, or bytes that are no text.
+        ConfigError: The text has control characters or undecodable bytes, which a unit file cannot contain.
     """
     if not text.isprintable() or any("\ud800" <= character <= "\udfff" for character in text):
         raise ConfigError(
@@ -50,13 +50,13 @@ def value(text: str, what: str) -> str:
 
 
 def command_line(words: Iterable[str]) -> str:
-    """A command for ``ExecStart=``, each word quoted where it has to be (systemd.service(5), "Command lines").
+    """Format a command for ``ExecStart=``, quoting words if necessary (systemd.service(5), "Command lines").
 
     Args:
-        words: Program and arguments; every character stands for itself.
+        words: Program and arguments, as literal text.
 
     Raises:
-        ConfigError: A word that a unit file cannot say.
+        ConfigError: A word cannot be written in a unit file.
     """
     program, *arguments = words
     if not program.startswith("/") or _UNSET.search(program):
@@ -71,7 +71,7 @@ def _argument(word: str) -> str:
 
 
 def quoted(word: str) -> str:
-    """A word in quotes where systemd would take it apart or its characters for something else."""
+    """Quote a word if systemd would otherwise split it or interpret its characters."""
     if _PLAIN.fullmatch(word):
         return word
     escaped = word.replace("\\", "\\\\").replace('"', '\\"')
@@ -79,10 +79,10 @@ def quoted(word: str) -> str:
 
 
 class Unit:
-    """A unit file whose settings can be changed one by one; comments and order stay.
+    """A unit file whose settings can be changed one by one, keeping comments and order.
 
     Args:
-        text: The file.
+        text: Content of the file.
     """
 
     def __init__(self, text: str) -> None:
@@ -94,25 +94,25 @@ class Unit:
         return "\n".join(self._lines) + "\n"
 
     def get(self, key: str) -> str:
-        """The value of a setting; an empty string where it is not set."""
+        """Return the value of a setting; an empty string if it is not set."""
         return next((line.partition("=")[2] for line in self._lines if line.startswith(f"{key}=")), "")
 
     def set(self, key: str, value: str) -> None:
-        """Give a setting that is there another value, in its place."""
+        """Replace the value of an existing setting."""
         at = next(at for at, line in enumerate(self._lines) if line.startswith(f"{key}="))
         self._lines[at] = f"{key}={value}"
 
     def add(self, after: str, key: str, value: str) -> None:
-        """Add a setting behind the last one called ``after``."""
+        """Add a setting after the last one called ``after``."""
         at = max(at for at, line in enumerate(self._lines) if line.startswith(f"{after}="))
         self._lines.insert(at + 1, f"{key}={value}")
 
     def drop(self, keys: Iterable[str]) -> None:
-        """Take settings out."""
+        """Remove settings."""
         gone = tuple(f"{key}=" for key in keys)
         self._lines = [line for line in self._lines if not line.startswith(gone)]
 
     def drop_comments(self) -> None:
-        """Take out comments, and what is then left of empty lines in a row."""
+        """Remove comments, and the repeated empty lines that remain."""
         kept = [line for line in self._lines if not line.startswith("#")]
         self._lines = [line for at, line in enumerate(kept) if line or (at and kept[at - 1])]

@@ -1,4 +1,4 @@
-"""Runs of a row that do not count, and why: the first of their settings that is another one now."""
+"""Why existing runs do not count for a row: the first setting that differs from the row's."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _DECIDES_NOTHING: dict[str, Any] = {"name": True, "workers": True, "data": {"roo
 
 
 def difference(planned: Planned, run: Path) -> str:
-    """What keeps a run from being the planned one, for example ``student.epochs is 20 there and 40 here``.
+    """Describe how a run differs from the planned one, for example ``student.epochs is 20 there and 40 here``.
 
     Args:
-        planned: The run of the row as it is now.
+        planned: The planned run, with the row's current settings.
         run: A run directory.
 
     Returns:
-        The first setting that differs; of equal ones that the recordings do.
+        The first setting that differs; if all are equal, that the recordings differ.
     """
     try:
         theirs = recipes.load("train", str(run / RECIPE), type(planned.config))
@@ -36,15 +36,15 @@ def difference(planned: Planned, run: Path) -> str:
 
 
 def superseded(missing: Sequence[Planned], finished: Sequence[Path], ledger: Sequence[Entry]) -> Iterator[str]:
-    """Which of the runs that a table lacks were made under other settings.
+    """Find runs that a table lacks but that exist with other settings.
 
     Args:
-        missing: What the table lacks.
+        missing: Runs that the table lacks.
         finished: Folders of the study's finished runs.
-        ledger: What runs came to whose folders are not here.
+        ledger: Results of runs whose folders are not here.
 
     Yields:
-        A planned run's name, with where it was made otherwise, and how.
+        A planned run's name, with the place of the other run and the difference.
     """
     kept = {(line.row, line.split, line.seed) for line in ledger}
     for planned in missing:
@@ -57,15 +57,15 @@ def superseded(missing: Sequence[Planned], finished: Sequence[Path], ledger: Seq
 
 
 def _first(there: Any, here: Any, place: str = "") -> str:
-    """The first place in which two JSON values differ; nothing where they do not."""
+    """The first difference between two JSON values; an empty string if they are equal."""
     if isinstance(there, Mapping) and isinstance(here, Mapping):
         pairs = [(key, there.get(key), here.get(key)) for key in dict.fromkeys([*there, *here])]
     elif isinstance(there, list) and isinstance(here, list):
         pairs = [(str(k), *each) for k, each in enumerate(zip_longest(there, here))]
     else:
         return "" if there == here else f"{place} is {_shown(there)} there and {_shown(here)} here"
-    told = (_first(theirs, ours, f"{place}.{key}".lstrip(".")) for key, theirs, ours in pairs)
-    return next((each for each in told if each), "")
+    differences = (_first(theirs, ours, f"{place}.{key}".lstrip(".")) for key, theirs, ours in pairs)
+    return next((each for each in differences if each), "")
 
 
 def _shown(value: Any) -> str:

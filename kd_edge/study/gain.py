@@ -1,4 +1,4 @@
-"""What one method gains over another: clip by clip on the same test clips, with intervals that know of subjects."""
+"""Gain of one method over another, paired clip by clip on the same test clips, with intervals by subject and clip."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ LEVEL = 0.95
 class Gain:
     """Difference of two methods' accuracies, in points; each is the mean over its seeds.
 
-    Both intervals hold for the networks that were trained: what other seeds would give is not in them.
+    Both intervals are for the trained networks: they do not include the variation over other seeds.
 
     Attributes:
         points: The difference.
-        by_subject: 95 % interval if the subjects were others: Student's t over their differences, one degree of freedom
-            fewer than subjects, of equally large ones that would say as much. None of fewer than two subjects, or where
-            it is not known of every clip who performs.
-        by_clip: 95 % interval if the clips were drawn anew (bootstrap): too narrow where clips of a subject are alike.
+        by_subject: 95 % interval over other subjects: Student's t over the subjects' differences, with one degree of
+            freedom less than the effective number of equally large subjects. None with fewer than two subjects, or if
+            the subject of some clip is unknown.
+        by_clip: 95 % interval over other clips (bootstrap): too narrow if clips of a subject are similar.
         subjects: Subject -> difference.
     """
 
@@ -37,13 +37,14 @@ class Gain:
 
 
 def pooled_gain(splits: Sequence[tuple[Sequence[Summary], Sequence[Summary]]]) -> Gain | None:
-    """The gain over the test clips of several splits together, each clip once, such as one left-out subject each.
+    """Compute the gain over the pooled test clips of several splits, for example leave-one-subject-out.
 
     Args:
-        splits: Runs of either method, split by split. Runs of a split are averaged, however many there are of it.
+        splits: Runs of both methods for each split. The runs of a split are averaged, whatever their number.
 
     Returns:
-        None unless in every split all were tested on the same clips of each subject, and no subject in two splits.
+        The gain; None if the runs of a split were tested on different clips of a subject, or if a subject is in two
+        splits.
     """
     differences: dict[str, npt.NDArray[np.float64]] = {}
     for ours, theirs in splits:
@@ -56,11 +57,11 @@ def pooled_gain(splits: Sequence[tuple[Sequence[Summary], Sequence[Summary]]]) -
 
 
 def paired(a: Mapping[str, npt.NDArray[np.float64]], b: Mapping[str, npt.NDArray[np.float64]]) -> Gain | None:
-    """The gain of one method over another; None unless both were tested on the same clips of each subject.
+    """Compute the gain of one method over another; None unless both were tested on the same clips of each subject.
 
     Args:
-        a: Subject -> (clips,) share of tries that were right.
-        b: The same of what it is compared with.
+        a: Subject -> (clips,) share of runs that were right.
+        b: The same for the reference method.
     """
     differences = _differences(a, b)
     return None if differences is None else _gain(differences)
@@ -80,7 +81,7 @@ def _gain(differences: Mapping[str, npt.NDArray[np.float64]]) -> Gain:
 def _differences(
     a: Mapping[str, npt.NDArray[np.float64]], b: Mapping[str, npt.NDArray[np.float64]]
 ) -> dict[str, npt.NDArray[np.float64]] | None:
-    """Subject -> (clips,) how much more often, in percent, ours was right; None if they saw other numbers of clips."""
+    """Subject -> (clips,) difference in the share of right runs, in percent; None if numbers of clips differ."""
     if {k: len(v) for k, v in a.items()} != {k: len(v) for k, v in b.items()}:
         return None
     return {subject: 100 * (a[subject] - b[subject]) for subject in a}
@@ -100,20 +101,20 @@ def _share_right(runs: Sequence[Summary]) -> dict[str, npt.NDArray[np.float64]] 
 
 
 def _of_other_subjects(differences: Mapping[str, npt.NDArray[np.float64]]) -> tuple[float, float]:
-    """The mean over all clips and its error by clusters, times Student's t.
+    """Interval from the mean over all clips and its cluster-robust error, times Student's t.
 
-    A bootstrap of four subjects covers 81 % where it says 95 (docs/adr/048).
+    A bootstrap over four subjects has 81 % coverage at a nominal 95 % (docs/adr/048).
     """
     sums, counts = (np.array([f(values) for values in differences.values()]) for f in (np.sum, len))
-    as_many = counts.sum() ** 2 / (counts**2).sum()  # equal subjects would say as much: fewer than there are
+    effective = counts.sum() ** 2 / (counts**2).sum()  # effective number of equally large subjects
     mean, subjects = sums.sum() / counts.sum(), len(sums)
     error = np.sqrt(subjects / (subjects - 1) * ((sums - mean * counts) ** 2).sum()) / counts.sum()
-    half = student_t.ppf((1 + LEVEL) / 2, as_many - 1) * error
+    half = student_t.ppf((1 + LEVEL) / 2, effective - 1) * error
     return float(mean - half), float(mean + half)
 
 
 def _of_other_clips(differences: Mapping[str, npt.NDArray[np.float64]]) -> tuple[float, float]:
-    """Quantiles of means of clips drawn with replacement, a batch of draws at a time."""
+    """Bootstrap interval of the mean over clips, computed in batches of draws."""
     every = np.concatenate(list(differences.values()))
     rng = np.random.default_rng(0)
     means = [every[rng.integers(len(every), size=(100, len(every)))].mean(axis=1) for _ in range(RESAMPLES // 100)]
@@ -122,5 +123,5 @@ def _of_other_clips(differences: Mapping[str, npt.NDArray[np.float64]]) -> tuple
 
 
 def shown_interval(interval: tuple[float, float] | None) -> str:
-    """``+1.2 to +3.4``, or a dash where there is none."""
+    """Format an interval as ``+1.2 to +3.4``, or as a dash if there is none."""
     return "-" if interval is None else f"{interval[0]:+.1f} to {interval[1]:+.1f}"

@@ -1,7 +1,7 @@
-"""The ledger: what every finished run of a study came to, one line a run, kept when the run's folder is gone.
+"""The ledger: the results of a study's finished runs, one line per run, kept after the run's folder is gone.
 
-A line holds figures only: no weight, no clip, no name of a file. It is small enough to be committed, so that a table
-can be written again anywhere, and two machines can add to one ledger and merge their lines as text.
+A line contains results only: no weights, clips or file names. A ledger is small enough to commit, so that a table can
+be rewritten anywhere, and two machines can add to one ledger and merge their lines as text.
 
     docs/results/<study>.jsonl
 """
@@ -29,15 +29,15 @@ FORMAT = 1
 FOLDER = Path("docs") / "results"
 LONGEST_WAIT_SECONDS = 60.0
 MOST_BYTES = 100_000_000
-"""No ledger is longer: some ten thousand runs."""
+"""Maximum size of a ledger: some ten thousand runs."""
 
 
 class _Origin(Record):
-    """What is read of a line before anything else.
+    """The fields of a line that are read first.
 
     Attributes:
-        format: Of the line.
-        release: Of kd-edge, that wrote it.
+        format: Format version of the line.
+        release: Release of kd-edge that wrote it.
     """
 
     format: int = FORMAT
@@ -45,22 +45,22 @@ class _Origin(Record):
 
 
 class LedgerLine(_Origin):
-    """What one line of a ledger tells."""
+    """One line of a ledger."""
 
     @property
     @abstractmethod
     def key(self) -> tuple[str | int, ...]:
-        """What is counted once."""
+        """Identity of the line: lines with equal keys count once."""
 
     @property
     @abstractmethod
     def figures(self) -> object:
-        """What two lines of one key must agree on."""
+        """Values that must agree between two lines with the same key."""
 
     @property
     @abstractmethod
-    def told(self) -> str:
-        """What a message calls it."""
+    def described(self) -> str:
+        """Name of the line in messages."""
 
 
 class Entry(LedgerLine):
@@ -70,7 +70,7 @@ class Entry(LedgerLine):
         row: Row of the study.
         split: Protocol.
         seed: Seed.
-        summary: What the run came to; without the recipe, whose fingerprint says which it was, and what rebuilds it.
+        summary: Results of the run, with the recipe's fingerprint but without the recipe and what rebuilds the run.
     """
 
     row: str
@@ -80,37 +80,37 @@ class Entry(LedgerLine):
 
     @property
     def key(self) -> tuple[str, str, int, str, str]:
-        """What is counted once: row, split, seed, settings and recordings."""
+        """Row, split, seed, settings and recordings."""
         return *self.run, self.summary.data_fingerprint
 
     @property
     def run(self) -> tuple[str, str, int, str]:
-        """Which planned run it is, whatever its recordings were."""
+        """The planned run it belongs to, regardless of its recordings."""
         return self.row, self.split, self.seed, self.summary.recipe_fingerprint
 
     @property
     def figures(self) -> object:
-        """What two lines of one run must agree in: all that its stages came to, but not how long they took."""
+        """All results of the stages except their durations."""
         return _timeless(to_jsonable_python(self.summary.stages))
 
     @property
-    def told(self) -> str:
+    def described(self) -> str:
         """Row, split and seed."""
         return f"{self.row}, {self.split}, seed {self.seed}"
 
 
 class ModelLine(LedgerLine):
-    """What one model came to, by the name of a row.
+    """The results of one model, under the name of a row.
 
     Attributes:
-        row: What the table calls the model.
+        row: Name of the model in the table.
         recipe_fingerprint: SHA-256 (hex) of the settings it was trained with, seed included.
-        precision: Of its graph.
+        precision: Precision of the graph.
         dataset: Name of the data set.
-        split: Name of its protocol.
-        content: SHA-256 (hex) of the model; empty in lines of a release that did not say.
+        split: Name of the data set's protocol.
+        content: SHA-256 (hex) of the model; empty in lines of a release that did not record it.
         data_fingerprint: SHA-256 (hex) of the recordings it was trained on; empty likewise.
-        measured: When, ISO 8601 in UTC; empty likewise.
+        measured: Time of the measurement, ISO 8601 in UTC; empty likewise.
     """
 
     row: str
@@ -124,14 +124,14 @@ class ModelLine(LedgerLine):
 
     @property
     def model(self) -> tuple[str, ...]:
-        """Which model it is, and on which clips."""
+        """Identity of the model and its test clips."""
         settings = self.row, self.recipe_fingerprint, self.precision, self.dataset, self.split
         return *settings, self.content, self.data_fingerprint
 
     @property
     @abstractmethod
     def place(self) -> tuple[str, ...]:
-        """Where it stands in a table: of two models in one place, the newer one counts."""
+        """Place in a table: of two models in the same place, the newer one counts."""
 
 
 L = TypeVar("L", bound=LedgerLine)
@@ -139,16 +139,16 @@ M = TypeVar("M", bound=ModelLine)
 
 
 def ledger_of(study: str, folder: Path | None = None) -> Path:
-    """Where a study's ledger lies."""
+    """Path of a study's ledger."""
     return (FOLDER if folder is None else folder) / f"{Path(study).stem}.jsonl"
 
 
 def entry(planned: Planned, summary: Summary) -> Entry:
-    """A run's line: figures that tables and intervals need."""
+    """Create a run's line, with the results that tables and intervals need."""
     kept = {"complete", "finished", "protocol", "seed", "clip_seconds", "versions", "data_fingerprint", "device"}
     kept |= {"data_fingerprints", "recipe_fingerprint", "threads", "temperature", "unknown_threshold"}
     fields = {name: getattr(summary, name) for name in kept & summary.model_fields_set}
-    if "protocol" in fields:  # which clips were skipped is told by ids
+    if "protocol" in fields:  # skipped clips are listed by id
         fields["protocol"] = summary.protocol.model_copy(update={"skipped": {}})
     stages = {name: _figures(report) for name, report in summary.stages.items()}
     slim = Summary(**fields, stages=stages)
@@ -158,21 +158,21 @@ def entry(planned: Planned, summary: Summary) -> Entry:
 
 
 def read_ledger(path: Path) -> list[Entry]:
-    """All runs of a study's ledger; see ``read_lines``."""
+    """Read all runs of a study's ledger; see ``read_lines``."""
     return read_lines(path, Entry)
 
 
 def read_lines(path: Path, kind: type[L]) -> list[L]:
-    """All lines of a ledger; none where there is no file.
+    """Read all lines of a ledger; an empty list if there is no file.
 
-    Lines that say the same are one, however long the run took: two machines may have added it.
+    Equal lines are merged, even if their durations differ: two machines may have added the same run.
 
     Args:
         path: The ledger.
-        kind: Of its lines.
+        kind: Type of its lines.
 
     Raises:
-        DataError: A line is damaged, of another format, or two tell different figures of one run.
+        DataError: A line is damaged or of another format, or two lines have different results for one run.
     """
     try:
         text = read_bytes(path, MOST_BYTES)
@@ -190,23 +190,23 @@ def read_lines(path: Path, kind: type[L]) -> list[L]:
         before = found.setdefault(read.key, (number, read))
         if before[1].figures != read.figures:
             raise DataError(
-                f"lines {before[0]} and {number} of {path} tell different figures of one run ({read.told})",
-                "one line for a run",
-                "keep the line of the run that was meant to count, and remove the other",
+                f"lines {before[0]} and {number} of {path} have different figures for one run ({read.described})",
+                "one line per run",
+                "keep the line of the run that should count, and remove the other",
             )
     return [read for _, read in found.values()]
 
 
 def current(lines: Sequence[M], asked: Collection[tuple[str, str]] = (), beside: Collection[str] = ()) -> list[M]:
-    """Lines of the models that a table is of: those asked for, and in each other place the one that was measured last.
+    """Select the lines of a table: those of the requested models, and the latest line in every other place.
 
     Args:
-        lines: Of a ledger.
-        asked: (row, content) of models; none asks for all.
-        beside: Rows that the table has, too.
+        lines: Lines of a ledger.
+        asked: (row, content) of the requested models; empty for all.
+        beside: Further rows of the table.
 
     Returns:
-        Those lines, in their order.
+        The selected lines, in their order.
     """
     newest: dict[tuple[str, ...], tuple[bool, str, tuple[str, ...]]] = {}
     for line in lines:
@@ -223,18 +223,18 @@ def current(lines: Sequence[M], asked: Collection[tuple[str, str]] = (), beside:
 
 
 def add(path: Path, entries: Iterable[LedgerLine], kind: type[LedgerLine] = Entry) -> int:
-    """Add runs that a ledger does not have yet; it is written whole or not at all.
+    """Add runs that a ledger does not have yet; the file is written atomically.
 
     Args:
         path: The ledger.
-        entries: What to add.
-        kind: Of its lines.
+        entries: Lines to add.
+        kind: Type of its lines.
 
     Returns:
-        How many were added.
+        The number of added lines.
 
     Raises:
-        DataError: The ledger is damaged, tells other figures of a run, or cannot be written.
+        DataError: The ledger is damaged, has other results for a run, or cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -244,13 +244,13 @@ def add(path: Path, entries: Iterable[LedgerLine], kind: type[LedgerLine] = Entr
             known = read_lines(path, kind)
             keys = {read.key: read for read in known}
             new = []
-            for one in entries:
-                before = keys.setdefault(one.key, one)
-                if before is one:
-                    new.append(one)
-                elif before.figures != one.figures:
+            for line in entries:
+                before = keys.setdefault(line.key, line)
+                if before is line:
+                    new.append(line)
+                elif before.figures != line.figures:
                     raise DataError(
-                        f"{path} has other figures of {one.told} under the same settings",
+                        f"{path} has other figures for {line.described} under the same settings",
                         "one result for a run",
                         "remove its line if the new run is to count, or the run's folder if the old one is",
                     )
@@ -265,21 +265,21 @@ def add(path: Path, entries: Iterable[LedgerLine], kind: type[LedgerLine] = Entr
 
 
 def recorded(planned: Planned, entries: Sequence[Entry]) -> Summary | None:
-    """What a ledger says of a planned run, the one that finished last; None where it knows other settings only."""
+    """Look up a planned run in a ledger: the latest one with its settings, or None."""
     run = (planned.row.name, planned.split, planned.seed, planned.config.fingerprint())
     found = [read.summary for read in entries if read.run == run]
     return max(found, key=lambda summary: summary.finished, default=None)
 
 
 def _timeless(values: Any) -> Any:
-    """JSON without its seconds."""
+    """A JSON value without its ``seconds`` entries."""
     if isinstance(values, dict):
         return {key: _timeless(value) for key, value in values.items() if key != "seconds"}
     return [_timeless(value) for value in values] if isinstance(values, list) else values
 
 
 def _figures(report: StageReport) -> StageReport:
-    """A stage's report without its matrix of confusion, which is as large as all the rest."""
+    """A stage's report without its confusion matrix, which is as large as all the rest."""
     slim = {
         name: getattr(report, name).model_copy(update={"confusion": []})
         for name in ("validation", "test")

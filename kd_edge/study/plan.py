@@ -1,4 +1,4 @@
-"""What a study is: one base recipe, rows that change it, splits and seeds; and the runs that follow from it."""
+"""Studies: a base recipe, rows that change it, splits and seeds; and the runs that they define."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kd_edge.train.recipe import Recipe
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 TAKEN = ("robustness", "shipped")
-"""Names of the ledgers of models that are measured one by one."""
+"""Reserved names: the ledgers of models that are measured one by one."""
 Seeds = tuple[Annotated[int, Field(ge=0, lt=2**32, strict=True)], ...]
 
 
@@ -38,30 +38,31 @@ class ChangesConfig(_Strict):
     without: tuple[str, ...] = ()
 
     def applied(self, base: Mapping[str, Any], what: str) -> dict[str, Any]:
-        """A recipe's values with these changes, which are ``what``'s."""
+        """Apply these changes to a recipe's values; ``what`` names their owner in errors."""
         kept = {key: value for key, value in base.items() if key not in self.without}
         inside = [key for key, value in self.set.items() if isinstance(value, Mapping)]
         return merged(recipes.with_lists(kept, inside, Recipe), self.set, f"{what}: set")
 
 
 class RowConfig(ChangesConfig):
-    """One method of a table: trained, or only read.
+    """One method of a table, either run or only read.
 
-    A row is trained from the base recipe or is a classical method (``comparator``). It is only read when it names what
-    it ``needs`` and nothing here can run it, or when its figure is part ``of`` another row's run.
+    A row that is run is trained from the base recipe or is a classical method (``comparator``). A row is only read if
+    it cannot be run here (it names what it ``needs``) or if its result is part ``of`` another row's run.
 
     Attributes:
         name: Short name, for folders and ``--rows``.
         title: Name of the method as the table prints it.
-        published: Split -> the published figure, in percent; empty where there is none.
-        seeds: Instead of the study's: more where a claim rests on the row, one where nothing is random.
-        parts: Names of the study's parts that it is made of, in their order, before its own ``set`` and ``without``.
+        published: Split -> the published result, in percent; empty if there is none.
+        seeds: Seeds that replace the study's: more if a claim rests on the row, one if nothing is random.
+        parts: Names of the study's parts to apply, in order, before the row's own ``set`` and ``without``.
         comparator: Instead of a recipe: settings of a classical method, ``kind`` first; recordings, split, seed and
             validation subjects are the base recipe's, and the student's modality and intensity window where the method
             has them (those that fuse sensors name their modalities themselves).
-        needs: What a row would need that is not built or cannot be had; listed with its published figure, never run.
-        of: Name of the trained row whose run has this row's figure.
-        network: Which network of that run: ``teacher``, or ``teacher/SENSOR`` for a single sensor's.
+        needs: What the row requires that is not implemented or not available; the row is listed with its published
+            result but never run.
+        of: Name of the trained row whose run contains this row's result.
+        network: The network of that run: ``teacher``, or ``teacher/SENSOR`` for a single sensor's.
     """
 
     name: Name
@@ -91,12 +92,12 @@ class RowConfig(ChangesConfig):
 
     @property
     def runs(self) -> bool:
-        """Whether it has runs of its own."""
+        """Whether the row has runs of its own."""
         return not self.needs and self.of is None
 
     @property
     def sensor(self) -> str | None:
-        """The single sensor whose network's figure it is; None for all of them together."""
+        """The single sensor whose network the result is of; None for all sensors together."""
         return None if self.network is None else self.network.partition("/")[2] or None
 
 
@@ -104,7 +105,7 @@ class StudyConfig(_Strict):
     """A table of runs.
 
     Attributes:
-        title: What it shows.
+        title: Title of the table.
         base: Name of the recipe that every row starts from.
         set: Changes of the base recipe for every row, before the row's own.
         metric: Test figure that the table shows; ``map`` is the mean average precision over the classes, ``sakdn_f``
@@ -113,10 +114,10 @@ class StudyConfig(_Strict):
         splits: Protocols; one column each.
         pooled: Whether the splits' test sides are one test together, as when every subject is left out once: the table
             has one column over all their clips instead of one each. For accuracies.
-        seeds: Every row is trained once per seed, but for rows with seeds of their own.
-        parts: Changes that several rows share, by the name with which a row takes them; not rows themselves.
+        seeds: Seeds; every row is trained once per seed, except for rows with seeds of their own.
+        parts: Named changes that rows can share; not rows themselves.
         rows: Rows in the order of the table.
-        notes: What a reader of the table must know of its recordings or rows; stands below it.
+        notes: Notes on the recordings or rows, printed below the table.
     """
 
     title: str
@@ -159,18 +160,18 @@ class StudyConfig(_Strict):
         return self
 
     def changes(self, row: RowConfig) -> tuple[ChangesConfig, ...]:
-        """What makes the base recipe a row's, one after the other: its parts, then its own changes."""
+        """Changes from the base recipe to a row's, in order: the row's parts, then its own changes."""
         return (*(self.parts[name] for name in row.parts), row)
 
     def as_published(self, value: float | None, split: str) -> str:
-        """A published figure as its paper prints it: a column's figures have as many decimals as its most exact one."""
+        """Format a published result like its paper: with the decimals of the column's most precise one."""
         if value is None:
             return "-"
         return f"{value:.{max(_decimals(row.published[split]) for row in self.rows if split in row.published)}f}"
 
 
 def _decimals(value: float) -> int:
-    """Decimals of a number as it was written, at least one."""
+    """Number of decimals of a number as written, at least one."""
     exponent = Decimal(str(value)).as_tuple().exponent
     return max(1, -exponent) if isinstance(exponent, int) else 1
 
@@ -271,12 +272,12 @@ def _config(
 
 
 def _table(override: str) -> str:
-    """The first part of the key that ``dotted.key=value`` changes."""
+    """The first part of the key in ``dotted.key=value``."""
     return override.partition("=")[0].partition(".")[0].strip()
 
 
 def _never_run(row: RowConfig) -> ConfigError:
-    """What to say of a row that was asked for and is only read."""
+    """The error for a requested row that is only read."""
     if row.needs:
         return ConfigError(f"row '{row.name}' cannot be run, it needs {row.needs}", "another row", "leave it out")
     return ConfigError(
@@ -287,7 +288,7 @@ def _never_run(row: RowConfig) -> ConfigError:
 def _check_networks(
     study: StudyConfig, base: Mapping[str, Any], overrides: Sequence[str], chosen: Sequence[str]
 ) -> None:
-    """Rows that are read of some others name networks that those have."""
+    """Check that rows which are read from other rows name networks that those have."""
     known = {row.name: row for row in study.rows}
     for row in study.rows:
         if row.of is None or row.of not in chosen:
@@ -305,7 +306,7 @@ def _check_networks(
 
 
 def _check_overrides(overrides: Sequence[str]) -> None:
-    """Seed and split name a run's row and column: they are not to be changed behind the table's back."""
+    """Refuse overrides of name, split and seed, which identify a run's place in the table."""
     for override in overrides:
         key = override.partition("=")[0].strip()
         if key in ("seed", "split", "name"):
@@ -313,7 +314,7 @@ def _check_overrides(overrides: Sequence[str]) -> None:
 
 
 def _comparator(base: Mapping[str, Any], settings: Mapping[str, Any], model: type[AnyComparator]) -> dict[str, Any]:
-    """Settings of a classical method: it sees the recordings as the base recipe's student sees them, where it asks."""
+    """Settings of a classical method; shared fields default to those of the base recipe and its student."""
     student = base["student"]
     given = {key: base.get(key) for key in ("data", "validation_subjects", "threads")}
     given |= {"modality": student["modality"], "window": student.get("preprocess", {}).get("window")}
@@ -322,12 +323,12 @@ def _comparator(base: Mapping[str, Any], settings: Mapping[str, Any], model: typ
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Nested tables merged key by key, a list's by their ``kind`` or position; any other value replaces the base's.
+    """Merge nested tables key by key, those of a list by ``kind`` or position; any other value replaces the base's.
 
     Args:
-        base: What is changed.
-        changes: How.
-        place: Where the changes stand, for errors.
+        base: Values to change.
+        changes: The changes.
+        place: Location of the changes, for errors.
 
     Raises:
         ConfigError: A list has no such table.
@@ -355,10 +356,10 @@ def _changed(below: Any, value: Any, place: str) -> Any:
 
 
 def chosen(known: Sequence[str], wanted: Sequence[str], what: str) -> Sequence[str]:
-    """Those that are wanted, each once; all that are known where none is named.
+    """Return the wanted names without duplicates, or all known ones if none is wanted.
 
     Raises:
-        ConfigError: One that is not known.
+        ConfigError: A wanted name is unknown.
     """
     for name in wanted:
         if name not in known:

@@ -1,4 +1,4 @@
-"""The table of a study: what was measured, seed by seed, beside what was published."""
+"""The table of a study: measured results, seed by seed, next to the published ones."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Line:
     pooled: Cell | None = None
 
     def columns(self) -> dict[str, Cell]:
-        """What the table shows of it: a cell for each split, or one for all."""
+        """The row's cells in the table: one per split, or one for all."""
         return self.cells if self.pooled is None else {"all splits": self.pooled}
 
 
@@ -137,7 +137,7 @@ def not_counted(
     overrides: Sequence[str] = (),
     ledger: Sequence[Entry] = (),
 ) -> list[str]:
-    """Runs that the table of ``report`` lacks in some rows because they were made under other settings, and which."""
+    """Describe runs that the table of ``report`` lacks because they were made with other settings."""
     finished = _Finished(folder, ledger)
     planned = [run for run in plan(study, seeds=seeds, overrides=overrides) if run.row.name in rows]
     missing = [run for run in planned if finished(run) is None]
@@ -145,7 +145,7 @@ def not_counted(
 
 
 class _Finished:
-    """What planned runs came to, by their folders or the ledger; each looked up once.
+    """Cached results of planned runs, from their folders or the ledger.
 
     Attributes:
         here: The folders, with what they say.
@@ -168,7 +168,7 @@ class _Finished:
 def _compared(
     study: StudyConfig, lines: Sequence[Line], runs: Mapping[str, Sequence[Planned]], finished: _Finished, against: str
 ) -> list[Line]:
-    """The lines with each row's gain over one of them, clip by clip."""
+    """Add each row's gain over the reference row, clip by clip."""
     if study.metric == "validation_accuracy":
         raise ConfigError(
             f"gains over '{against}' in a study of validation clips, but they are told on test clips",
@@ -207,7 +207,7 @@ def _compared(
 
 
 def _with_gain(cell: Cell, splits: Sequence[Sequence[Mapping[int, Summary]]]) -> Cell:
-    """A cell with the gain of the seeds that both rows have, each by seed, split by split."""
+    """Add to a cell the gain pooled over the splits, for the seeds that both rows have."""
     every = [set(each) for pair in splits for each in pair]
     both = sorted(set.intersection(*every))
     found = pooled_gain([([ours[s] for s in both], [theirs[s] for s in both]) for ours, theirs in splits])
@@ -215,12 +215,12 @@ def _with_gain(cell: Cell, splits: Sequence[Sequence[Mapping[int, Summary]]]) ->
 
 
 def _of_seeds(runs: Sequence[Planned], split: str, finished: _Finished) -> dict[int, Summary]:
-    """Of the finished runs under a split, by seed."""
+    """Summaries of the finished runs under a split, by seed."""
     return {run.seed: summary for run in runs if run.split == split and (summary := finished(run)) is not None}
 
 
 def _teachers(study: StudyConfig, runs: Sequence[Planned], finished: _Finished) -> list[Line]:
-    """A line per teacher that rows have: of each seed from the first row that has it and was run."""
+    """One line per teacher; each seed's result is from the first row that has this teacher and was run."""
     found: dict[str, dict[tuple[str, int], Planned]] = {}
     for run in runs:
         if not isinstance(run.config, Recipe) or run.config.teacher is None:
@@ -243,7 +243,7 @@ def _teacher(study: StudyConfig, taught: Sequence[Planned], finished: _Finished)
 
 
 def _line(study: StudyConfig, row: RowConfig, runs: Sequence[Planned], finished: _Finished) -> Line:
-    """A row's line from its runs, or from those it is read of."""
+    """A row's line from its runs, or from the runs that it is read from."""
     cells: dict[str, Cell] = {}
     epochs: set[str] = set()
     for split in study.splits:
@@ -273,7 +273,7 @@ def _line(study: StudyConfig, row: RowConfig, runs: Sequence[Planned], finished:
 
 
 def _pooled(study: StudyConfig, row: RowConfig, runs: Sequence[Planned], finished: _Finished) -> Cell:
-    """A row's figures over the test clips of all splits: of those seeds of which every split is there."""
+    """A row's results over the test clips of all splits, for the seeds with every split finished."""
     values: dict[int, float] = {}
     clips: set[int] = set()
     missing = 0
@@ -341,7 +341,7 @@ def report_markdown(study: StudyConfig, lines: Sequence[Line]) -> str:
 
 
 def _gained(cell: Cell) -> list[str]:
-    """A gain and its intervals."""
+    """Format a gain and its intervals."""
     if cell.gain is None:
         return ["-", "-", "-"]
     seeds = ", ".join(map(str, cell.compared))
@@ -350,13 +350,13 @@ def _gained(cell: Cell) -> list[str]:
 
 
 def _needs(lines: Sequence[Line]) -> list[str]:
-    """Why rows have no figure."""
+    """Reasons for rows without results."""
     lacking = [f"{line.title} needs {line.needs}" for line in lines if line.needs]
     return [f"\nRows that cannot be run: {'; '.join(lacking)}."] if lacking else []
 
 
 def _cautions(study: StudyConfig, lines: Sequence[Line]) -> list[str]:
-    """What makes rows of a split incomparable."""
+    """Reasons why rows of a split are not comparable."""
     found = []
     for split in study.splits:
         cells = [(line.title, line.cells[split]) for line in lines if not line.shared]

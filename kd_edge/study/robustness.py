@@ -1,6 +1,6 @@
-"""How much of a student is left when the camera gets worse: measured once, kept in a ledger, one table of all rows.
+"""Accuracy of models on corrupted clips, kept in a ledger, with one table of all rows.
 
-docs/results/robustness.jsonl
+The ledger is docs/results/robustness.jsonl.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from kd_edge.study.gain import paired, shown_interval
 from kd_edge.study.ledger import FORMAT, ModelLine
 
 NAME = "robustness"
-"""Of the ledger, and of the marked place of a page."""
+"""Name of the ledger, and of the markers in a page."""
 _TITLES: dict[Kind, str] = {
     "clean": "none",
     "dots": "dots",
@@ -35,15 +35,15 @@ _TITLES: dict[Kind, str] = {
 
 
 class RobustnessLine(ModelLine):
-    """What one model's accuracy was under one corruption; several runs of one row are averaged.
+    """Accuracy of one model under one corruption; several runs of one row are averaged.
 
     Attributes:
-        kind: What went wrong.
-        severity: 1 to 3; 0 where nothing did.
-        version: Of the corruptions.
+        kind: Kind of corruption.
+        severity: 1 to 3; 0 for clean clips.
+        version: Version of the corruptions.
         clips: Number of test clips.
-        accuracy: Share of right ones.
-        right: Subject -> ``1`` or ``0`` for each of their clips in the order of the clips' ids.
+        accuracy: Share of correctly classified clips.
+        right: Subject -> a string with ``1`` (right) or ``0`` (wrong) for each clip, in the order of the clip ids.
     """
 
     kind: Kind
@@ -55,48 +55,48 @@ class RobustnessLine(ModelLine):
 
     @property
     def key(self) -> tuple[str | int, ...]:
-        """Row, model, clips and what was done to them."""
+        """Row, model, clips and corruption."""
         return *self.tested, self.kind, self.severity
 
     @property
     def tested(self) -> tuple[str | int, ...]:
-        """What lines of one model on the same clips have in common."""
+        """Common part of the keys of one model on the same clips."""
         return *self.model, self.version
 
     @property
     def place(self) -> tuple[str, ...]:
-        """A row has a run for each of its settings, seeds above all."""
+        """Row, settings (a row has a run per seed), precision and split."""
         return self.row, self.recipe_fingerprint, self.precision, self.split
 
     @property
     def figures(self) -> object:
-        """Clip by clip."""
+        """The results, clip by clip."""
         return self.accuracy, self.clips, self.right
 
     @property
-    def told(self) -> str:
+    def described(self) -> str:
         """Row and corruption."""
         return f"{self.row} ({self.precision}), {self.kind} {self.severity}"
 
     @property
     def corruption(self) -> Corruption:
-        """What was done to the clips."""
+        """The corruption applied to the clips."""
         return Corruption(self.kind, self.severity)
 
 
 def measure(
     row: str, test: CorruptedTest, known: Sequence[RobustnessLine] = (), progress: Progress | None = None
 ) -> Iterator[RobustnessLine]:
-    """A model's figures under every corruption that no line tells yet, one pass over the test clips each.
+    """Measure a model under every corruption that has no line yet, with one pass over the test clips each.
 
     Args:
-        row: What the table calls the model.
+        row: Name of the model in the table.
         test: The model and its test clips.
-        known: Lines there are already.
-        progress: Called with (clips done, clips in all), over all passes.
+        known: Existing lines.
+        progress: Called with (clips done, total), over all passes.
 
     Yields:
-        A line each, as soon as it is measured.
+        One line per corruption, as soon as it is measured.
     """
     manifest = test.manifest
     model = row, manifest.recipe_fingerprint, manifest.precision, test.dataset, test.split
@@ -127,17 +127,17 @@ def measure(
 
 
 def _within(progress: Progress, number: int, passes: int) -> Progress:
-    """The progress of one pass, as a part of all."""
+    """Progress of one pass as a part of all passes."""
     return lambda done, total: progress(number * total + done, passes * total)
 
 
 def robustness_markdown(lines: Sequence[RobustnessLine], rows: Sequence[str] = (), against: str | None = None) -> str:
-    """A table of all rows side by side: a line for each kind, a column for each severity, and the mean of all.
+    """Format a table of all rows side by side: one line per kind, one column per severity, and the mean.
 
     Args:
-        lines: Of the ledger; those of other corruptions than this release's are left out.
-        rows: Which, in their order; none takes all as they come.
-        against: The row that the others' gain is told over; None tells none.
+        lines: Lines of the ledger; those with another version of the corruptions are left out.
+        rows: Names of the rows to show, in order; empty for all.
+        against: Reference row for the gains; None for no gains.
     """
     lines = [line for line in lines if line.version == VERSION]
     rows = rows or list(dict.fromkeys(line.row for line in lines))
@@ -159,7 +159,7 @@ def robustness_markdown(lines: Sequence[RobustnessLine], rows: Sequence[str] = (
 
 
 def _of_row(lines: Sequence[RobustnessLine], row: str) -> dict[Corruption, float]:
-    """Accuracy in percent under each corruption, the mean over the row's runs."""
+    """Accuracy in percent under each corruption, averaged over the row's runs."""
     own: dict[Corruption, list[float]] = {}
     for line in lines:
         if line.row == row:
@@ -168,7 +168,7 @@ def _of_row(lines: Sequence[RobustnessLine], row: str) -> dict[Corruption, float
 
 
 def _mean(figures: dict[Corruption, float], severity: int | None = None) -> float | None:
-    """Over all kinds in one severity, or in all; None until all are measured."""
+    """Mean over all kinds, at one severity or all; None until all are measured."""
     wanted = [c for c in EVERY if c != CLEAN and severity in (None, c.severity)]
     return statistics.fmean(figures[c] for c in wanted) if all(c in figures for c in wanted) else None
 
@@ -176,21 +176,21 @@ def _mean(figures: dict[Corruption, float], severity: int | None = None) -> floa
 def _sums(
     lines: Sequence[RobustnessLine], rows: Sequence[str], figures: dict[str, dict[Corruption, float]]
 ) -> Iterator[str]:
-    """What each row keeps in the mean, by how many runs; and whether rows saw the same clips."""
-    told = []
+    """Mean accuracy and number of runs of each row, and a note if rows were tested on different clips."""
+    parts = []
     for row in rows:
         runs = len({(line.recipe_fingerprint, line.precision) for line in lines if line.row == row})
         mean, clean = _mean(figures[row]), figures[row].get(CLEAN)
         kept = "not measured in full" if mean is None or clean is None else f"{mean:.1f}, {mean - clean:+.1f} to none"
-        told.append(f"{row} {kept} ({runs} {'run' if runs == 1 else 'runs'})")
-    yield f"Accuracy in percent; mean over kinds and severities: {'; '.join(told)}."
+        parts.append(f"{row} {kept} ({runs} {'run' if runs == 1 else 'runs'})")
+    yield f"Accuracy in percent; mean over kinds and severities: {'; '.join(parts)}."
     counts = {line.clips for line in lines if line.row in rows}
     if len(counts) > 1:
         yield f"\nThe rows were tested on different numbers of clips: {', '.join(map(str, sorted(counts)))}."
 
 
 def _gained(lines: Sequence[RobustnessLine], row: str, against: str) -> str:
-    """What a row gains over another on corrupted clips, with intervals."""
+    """Gain of a row over another on corrupted clips, with intervals."""
     ours, theirs = _share_right(lines, row), _share_right(lines, against)
     found = None if ours is None or theirs is None else paired(ours, theirs)
     if found is None:
@@ -200,7 +200,7 @@ def _gained(lines: Sequence[RobustnessLine], row: str, against: str) -> str:
 
 
 def _share_right(lines: Sequence[RobustnessLine], row: str) -> dict[str, npt.NDArray[np.float64]] | None:
-    """Subject -> (clips,) share of the corruptions, and of the row's runs, under which each clip was right."""
+    """Subject -> (clips,) share of corruptions and runs of the row in which each clip was right."""
     own = [line for line in lines if line.row == row and line.corruption != CLEAN]
     runs = {line.tested for line in own}
     shapes = {tuple((subject, len(marks)) for subject, marks in line.right.items()) for line in own}

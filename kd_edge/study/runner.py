@@ -1,4 +1,4 @@
-"""Run a study: what is finished is left alone, what was interrupted goes on, what runs share is trained once."""
+"""Run a study: skip finished runs, resume interrupted ones, and train shared parts once."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A run begins or goes on; ``number`` of ``total``.
+    """A run starts or resumes; ``number`` of ``total``.
 
     Attributes:
-        planned: Which.
-        number: From 1.
-        total: Runs of the study.
-        folder: Where it lies.
-        apart_from: Why it does not lie in the folder that has its name: that one's settings or recordings are others.
+        planned: The run.
+        number: Its position, from 1.
+        total: Number of runs of the study.
+        folder: Its run directory.
+        apart_from: Why it is not in the folder of its name: that run has other settings or recordings.
     """
 
     planned: Planned
@@ -47,7 +47,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A run that another process trains; the study goes on with the next one."""
+    """A run that another process is training; the study continues with the next one."""
 
     planned: Planned
     folder: Path
@@ -55,7 +55,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A run is there already, in this study or another one beside it."""
+    """A run that is already finished, in this study or a neighbouring one."""
 
     planned: Planned
     folder: Path
@@ -64,23 +64,24 @@ class Skipped:
 def run_study(
     runs: Sequence[Planned], folder: Path, *, data_root: Path | None = None, progress: Progress | None = None
 ) -> Generator[Started | Skipped | Held | Event, None, None]:
-    """Train what is not there yet; a caller that leaves early closes it, see ``train``.
+    """Train the runs that are not finished; a caller that stops early must close the generator, see ``train``.
 
-    A finished run counts when its settings and its recordings are the same: of this study, or of another one in the
-    folder above. Runs of other settings or recordings keep their folders.
+    A finished run counts if its settings and recordings are the same, whether in this study or in another one in the
+    parent folder. Runs with other settings or recordings keep their folders.
 
     Args:
         runs: Runs of the study, from ``plan``.
-        folder: Folder of this study; run directories lie in it.
+        folder: Folder of this study, which contains the run directories.
         data_root: Folder with the recordings.
-        progress: Called with (what, done, in all) while recordings are prepared.
+        progress: Called with (step, done, total) while recordings are prepared.
 
     Yields:
-        ``Started`` or ``Skipped`` for each run, ``Held`` for one that another process trains, and the trainer's events.
+        ``Started`` or ``Skipped`` for each run, ``Held`` for one that another process is training, and the trainer's
+        events.
 
     Raises:
-        KdEdgeError: A run cannot start or go on; those before it are kept, and the study goes on when run again.
-        RunHeldError: All others are there, but another process still trains some.
+        KdEdgeError: A run cannot start or resume; earlier runs are kept, and running the study again continues it.
+        RunHeldError: All other runs are finished, but another process is still training some.
     """
     recordings = _Recordings(data_root)
     held = []
@@ -99,7 +100,7 @@ def run_study(
             run_comparator(planned.config, place, data_root=data_root, progress=progress)
             continue
         resume = (place / RECIPE).is_file()
-        # A resumed run goes on with what its folder says, for example where the recordings were.
+        # A resumed run keeps the recipe of its folder, for example the location of the recordings.
         recipe = load_recipe(place) if resume else planned.config
         yield started
         try:
@@ -117,7 +118,7 @@ def run_study(
             yield Held(planned, place)
     if held:
         raise RunHeldError(
-            f"another process trains {', '.join(held)}", "every run finished", "run the study again when it has ended"
+            f"another process trains {', '.join(held)}", "every run finished", "run the study again when it is done"
         )
 
 
@@ -128,14 +129,14 @@ def finished_run(
     *,
     among: Sequence[tuple[Path, Summary]] | None = None,
 ) -> Path | None:
-    """The folder of the run of the same settings that finished last: of this study, else of another beside it.
+    """Find the latest finished run with the same settings: in this study, otherwise in a neighbouring one.
 
     Args:
         planned: The run.
         folder: Folder of the study.
-        recordings: Fingerprint of each stage's recordings, or of each modality's of a comparator, which the run must
-            have, as it must have gone on from the same weights; None does not ask.
-        among: What ``finished_runs`` found, where many runs are looked for; None looks.
+        recordings: Fingerprints of the recordings, by stage or, for a comparator, by modality. The run must match them
+            and must have started from the same weights; None skips both checks.
+        among: Result of ``finished_runs``, to look up many runs; None searches the folders.
     """
     fingerprint = planned.config.fingerprint()
     found = [
@@ -147,13 +148,13 @@ def finished_run(
 
 
 def finished_runs(folder: Path) -> list[tuple[Path, Summary]]:
-    """All finished runs of a study and of those beside it."""
+    """Find all finished runs of a study and of its neighbours."""
     found = ((run, complete_summary(run)) for run in _finished(folder))
     return [(run, summary) for run, summary in found if summary is not None]
 
 
 def _is_same(config: Recipe | AnyComparator, run: Path, summary: Summary, recordings: dict[str, str] | None) -> bool:
-    """Whether a run of the same settings was made of the same files."""
+    """Whether a run with the same settings used the same files."""
     if recordings is None:
         return _same_encoder(config, run)
     known = summary.data_fingerprints
@@ -161,7 +162,7 @@ def _is_same(config: Recipe | AnyComparator, run: Path, summary: Summary, record
 
 
 def _same_encoder(config: Recipe | AnyComparator, run: Path) -> bool:
-    """Whether a run's teacher is the encoder that the recipe names: by what is in it, wherever it lies."""
+    """Whether a run's teacher is the encoder that the recipe names, compared by content, not by path."""
     if not isinstance(config, Recipe) or not isinstance(config.teacher, OnnxTeacherConfig):
         return True
     with suppress(KdEdgeError):
@@ -173,7 +174,7 @@ def _same_encoder(config: Recipe | AnyComparator, run: Path) -> bool:
 
 
 def _same_source(config: Recipe | AnyComparator, run: Path) -> bool:
-    """Whether a run's student went on from what now lies where the recipe says; a file may have been replaced."""
+    """Whether a run's student started from the current source of the recipe; the file may have been replaced."""
     if not isinstance(config, Recipe) or config.student.source is None:
         return True
     source = open_source(config.student)
@@ -181,28 +182,28 @@ def _same_source(config: Recipe | AnyComparator, run: Path) -> bool:
 
 
 class _Recordings:
-    """Fingerprints of the recordings that configurations use, each looked up once."""
+    """Cached fingerprints of the recordings that configurations use."""
 
     def __init__(self, data_root: Path | None) -> None:
         self._data_root = data_root
         self._known: dict[bytes, dict[str, str]] = {}
 
     def of(self, config: Recipe | AnyComparator) -> dict[str, str]:
-        """By stage; of a comparator by modality."""
+        """Fingerprints by stage; for a comparator, by modality."""
         if not isinstance(config, Recipe):
             key = to_json([config.data, config.modality])
             if key not in self._known:
                 self._known[key] = comparator_fingerprints(config, self._data_root)
             return self._known[key]
-        looked_at = [config.networks, config.stages, config.losses, config.semantics, config.cache_every]
-        key = to_json([config.data, *looked_at])
+        relevant = [config.networks, config.stages, config.losses, config.semantics, config.cache_every]
+        key = to_json([config.data, *relevant])
         if key not in self._known:
             self._known[key] = data_fingerprints(config, self._data_root)
         return self._known[key]
 
 
 def _place(planned: Planned, folder: Path) -> Path:
-    """Where a run goes on or begins: never in the folder of other settings, nor of a finished run."""
+    """The folder in which a run starts or resumes: never one of other settings or of a finished run."""
     number = 1
     while True:
         place = folder / (planned.name if number == 1 else f"{planned.name}-{number}")
@@ -216,7 +217,7 @@ def _is_of(planned: Planned, place: Path) -> bool:
     try:
         if not isinstance(planned.config, Recipe):
             recipes.load("train", str(place / RECIPE), type(planned.config))
-            return True  # a run of this kind starts again whatever its settings were
+            return True  # an unfinished run of this kind always restarts
         same = load_recipe(place).fingerprint() == planned.config.fingerprint()
         return same and _same_source(planned.config, place)
     except KdEdgeError:
@@ -224,7 +225,7 @@ def _is_of(planned: Planned, place: Path) -> bool:
 
 
 def _with_same_teacher(recipe: Recipe, folder: Path, recordings: dict[str, str]) -> list[Path]:
-    """Finished runs that trained the very teacher this recipe would train."""
+    """Finished runs that trained the same teacher as this recipe would."""
     if recipe.teacher is None or recipe.teacher.weights is not None:
         return []  # nothing is trained
     found = []
@@ -236,7 +237,7 @@ def _with_same_teacher(recipe: Recipe, folder: Path, recordings: dict[str, str])
 
 
 def _with_same_dense_stage(recipe: Recipe, folder: Path, recordings: dict[str, str]) -> list[Path]:
-    """Finished runs that trained the very dense stage this recipe would train."""
+    """Finished runs that trained the same dense stage as this recipe would."""
     found = []
     for path in _finished(folder) if recipe.dense_stage is not None else ():
         if (path / DENSE).is_file():
@@ -247,6 +248,6 @@ def _with_same_dense_stage(recipe: Recipe, folder: Path, recordings: dict[str, s
 
 
 def _finished(folder: Path) -> list[Path]:
-    """Finished runs of this study first, then of those beside it."""
+    """Finished runs, first of this study, then of its neighbours."""
     found = sorted(path.parent for path in folder.parent.glob(f"*/*/{SUMMARY}"))
     return sorted(found, key=lambda run: run.parent != folder)

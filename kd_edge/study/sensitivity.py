@@ -1,4 +1,4 @@
-"""A study as points over three settings: what each row sets them to, and what came out."""
+"""A study's results as points over three settings of its rows."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ def settings(
     seeds: Sequence[int] = (),
     overrides: Sequence[str] = (),
 ) -> dict[str, list[Setting]]:
-    """The points of a study's pictures.
+    """Collect the points of a study's plots.
 
     Args:
         study: Study whose rows differ in three numbers.
-        folder: Folder that its runs lie in.
+        folder: Folder of its runs.
         keys: The name of a loss for its weight (0 in rows without it), ``<loss>.<option>``, or a dotted key of the
             recipe such as ``student.learning_rate``.
-        published: Whether to add points of the published figures.
-        seeds: Seeds that were run; none takes the study's and its rows'.
-        overrides: Overrides of the recipe that were run; other settings are other runs.
+        published: Whether to add points for the published results.
+        seeds: Seeds that were run; empty for those of the study and its rows.
+        overrides: Recipe overrides that were run; other settings are other runs.
 
     Returns:
-        Panel -> points: per protocol those measured (mean over the seeds) and those published, where there are any.
+        Panel -> points: for each protocol the measured ones (mean over the seeds) and any published ones.
 
     Raises:
-        ConfigError: A key that no row has, or that is not a number.
-        DataError: No point at all.
+        ConfigError: A key is in no row, or is not a number.
+        DataError: There are no points.
     """
     values = _values(study, keys, overrides)
     lines = {line.name: line for line in report(study, folder, seeds=seeds, overrides=overrides)}
@@ -75,7 +75,7 @@ def settings(
 
 
 def title(key: str) -> str:
-    """A key as an axis names it."""
+    """The axis title of a key."""
     if "." in key:
         return key
     return f"{_GREEK[key]}, weight of {key}" if key in _GREEK else key
@@ -84,7 +84,7 @@ def title(key: str) -> str:
 def _values(
     study: StudyConfig, keys: tuple[str, str, str], overrides: Sequence[str]
 ) -> dict[str, tuple[float, float, float]]:
-    """Row -> what it sets the keys to."""
+    """Row -> values of the keys."""
     numbers = {p.row.name: _numbers(p.config) for p in plan(study, overrides=overrides) if isinstance(p.config, Recipe)}
     known = {key: None for found in numbers.values() for key in found}
     for key in keys:
@@ -104,12 +104,12 @@ def _values(
 
 
 def _value(numbers: Mapping[str, float], key: str) -> float | None:
-    """A loss that a row has not weighs 0; an option of it, or of another part that a row has not, is not there."""
+    """Value of a key: 0 for the weight of a loss that the row lacks; None for other missing keys."""
     return numbers.get(key, None if "." in key else 0.0)
 
 
 def _numbers(recipe: Recipe) -> dict[str, float]:
-    """Every number of a recipe by its key; a loss by its name is its weight."""
+    """Every number of a recipe by key; a loss's name is the key of its weight."""
     found: dict[str, float] = {}
     for name, loss in zip(term_names(recipe.losses), recipe.losses, strict=True):
         found[name] = loss.weight

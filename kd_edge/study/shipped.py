@@ -1,6 +1,6 @@
-"""What ships, in every precision: judged by clips, as the stream a robot sees, by size and by time; kept in a ledger.
+"""Results of shipped artifacts in every precision: accuracy by clip and as a stream, size and speed, in a ledger.
 
-docs/results/shipped.jsonl
+The ledger is docs/results/shipped.jsonl.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kd_edge.evaluate import Evaluation
 from kd_edge.study.ledger import FORMAT, ModelLine
 
 NAME = "shipped"
-"""Of the ledger, and of the marked place of a page."""
+"""Name of the ledger, and of the markers in a page."""
 _HEADS = (
     "model", "precision", "MB", "clip by clip, %", "at clips' ends in the stream, %", "change, points",
     "frames with a label, %", "ms a frame, median", "99 of 100",
@@ -29,15 +29,15 @@ class ShippedLine(ModelLine):
 
     Attributes:
         clips: Number of test clips.
-        accuracy: Share of right ones, clip by clip.
-        stream_accuracy: Share whose last label is right, each subject's clips joined into one stream.
+        accuracy: Share of correctly classified clips, clip by clip.
+        stream_accuracy: Share of clips whose last label is right, with each subject's clips joined into one stream.
         labelled: Share of the stream's frames with a label that a robot may act on.
         megabytes: Size of the file, 10^6 bytes.
-        engine: What ran it, with its version.
-        threads: Of the engine.
-        median_ms: What a frame took, from picture to label, on the machine that measured.
-        p99_ms: 99 of 100 took no longer.
-        period_ms: Usual time from one frame to the next.
+        engine: Name and version of the engine.
+        threads: Threads of the engine.
+        median_ms: Median time from frame to label, on the measuring machine.
+        p99_ms: 99th percentile of the same.
+        period_ms: Typical time from one frame to the next.
     """
 
     clips: int = Field(ge=1)
@@ -58,31 +58,31 @@ class ShippedLine(ModelLine):
 
     @property
     def place(self) -> tuple[str, ...]:
-        """A row has a line for each precision."""
+        """Row, precision and split."""
         return self.row, self.precision, self.split
 
     @property
     def figures(self) -> object:
-        """What does not depend on the machine's pace."""
+        """The results that do not depend on the machine's speed."""
         return self.clips, self.accuracy, self.stream_accuracy
 
     @property
-    def told(self) -> str:
+    def described(self) -> str:
         """Row and precision."""
         return f"{self.row} ({self.precision})"
 
     def is_of(self, row: str, manifest: Manifest) -> bool:
-        """Whether it tells what this very artifact came to."""
+        """Whether this line is the result of this exact artifact."""
         return (self.row, self.content, self.data_fingerprint, self.split) == (
             row, manifest.manifest_sha256, manifest.data_fingerprint, manifest.split,
         )  # fmt: skip
 
 
 def shipped(row: str, artifact: Artifact, evaluation: Evaluation) -> ShippedLine:
-    """The line of an artifact that was evaluated as a stream.
+    """Create the line of an artifact that was evaluated as a stream.
 
     Raises:
-        ArtifactError: It was judged by clips alone.
+        ArtifactError: The artifact was evaluated by clips only.
     """
     stream = evaluation.streaming
     if stream is None or stream.frame is None:
@@ -112,11 +112,11 @@ def shipped(row: str, artifact: Artifact, evaluation: Evaluation) -> ShippedLine
 
 
 def shipped_markdown(lines: Sequence[ShippedLine], rows: Sequence[str]) -> str:
-    """A table with a line for each artifact.
+    """Format a table with one line per artifact.
 
     Args:
-        lines: Of the ledger.
-        rows: Which, in their order.
+        lines: Lines of the ledger.
+        rows: Names of the rows to show, in order.
     """
     table = [f"| {' | '.join(_HEADS)} |", f"|{'---|' * len(_HEADS)}"]
     chosen = [line for row in rows for line in lines if line.row == row]
@@ -137,5 +137,5 @@ def shipped_markdown(lines: Sequence[ShippedLine], rows: Sequence[str]) -> str:
     tests = dict.fromkeys(f"{line.clips} test clips of {line.dataset}, split {line.split}" for line in chosen)
     runners = dict.fromkeys(f"{line.engine}, threads: {line.threads}" for line in chosen)
     budget = dict.fromkeys(f"{line.period_ms:.1f} ms" for line in chosen)
-    told = f"{'; '.join(tests)}. {'; '.join(runners)}; one frame comes every {', '.join(budget)}."
-    return "\n".join([*table, "", told]) + "\n"
+    note = f"{'; '.join(tests)}. {'; '.join(runners)}; one frame comes every {', '.join(budget)}."
+    return "\n".join([*table, "", note]) + "\n"

@@ -1,4 +1,4 @@
-"""Tables from run directories: what was trained, under which protocol, and how it did."""
+"""Tables of training results, from run directories."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def rows(folders: Sequence[Path]) -> list[Row]:
 
 
 def tested(summary: Summary, stage: str) -> Scores | None:
-    """Test figures of a run's stage; None without it, and of a teacher whose modality no test clip has."""
+    """Test scores of a run's stage; None if it is missing, or for a teacher whose modality no test clip has."""
     report = summary.stages.get(stage)
     return None if report is None else report.test
 
@@ -93,7 +93,7 @@ def _method(recipe: RecipeNote, stage: str) -> str:
 
 
 def markdown(table: Sequence[Row]) -> str:
-    """The rows as a Markdown table."""
+    """Format rows as a Markdown table."""
     lines = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
     for row in table:
         cells = (
@@ -114,7 +114,7 @@ def markdown(table: Sequence[Row]) -> str:
 
 
 def write_between_markers(text: str, path: Path, name: str) -> None:
-    """Replace what stands between ``<!-- name -->`` and ``<!-- /name -->`` in a Markdown file.
+    """Replace the text between ``<!-- name -->`` and ``<!-- /name -->`` in a Markdown file.
 
     Raises:
         DataError: The file or its markers are missing, or it cannot be written.

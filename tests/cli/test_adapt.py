@@ -30,7 +30,7 @@ def test_a_class_is_added_and_told(kd: Kd, tmp_path: Path) -> None:
     assert lines[1].split()[:4] == ["wave", "6", "24", "100.0%"]
     assert "student-adapted.onnx" in text
     assert "11 classes" in text
-    assert "not proved on clips of the classes it knew" in text
+    assert "not checked on clips of the existing classes" in text
     assert load(tmp_path / "student-adapted.onnx").manifest.labels[-1] == "wave"
     code, text, error = kd("run", "--camera", "replay:clips/subject0_trial0_nir.npy", "--model", "student-adapted.onnx")
     assert code == 0
@@ -50,8 +50,8 @@ def test_clips_that_taught_nothing_and_what_a_robot_will_doubt_are_told(kd: Kd, 
     assert 0 <= added["healthy"] <= 1
     code, text, _ = kd("adapt", "student.onnx", "--add", "wave=clips")
     assert code == 0
-    assert "1 too short, 1 with nothing to see" in " ".join(text.split())
-    assert ("will be called degraded" in text) == (added["healthy"] < 0.8)
+    assert "1 too short, 1 empty" in " ".join(text.split())
+    assert ("will be labelled degraded" in text) == (added["healthy"] < 0.8)
     assert ("(unfamiliar)" in text) == (added["familiar"] < 0.8)
 
 

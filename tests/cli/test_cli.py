@@ -67,9 +67,9 @@ def test_one_command_from_recordings_to_an_artifact_and_its_tables(kd: Kd, tmp_p
     assert (code, text) == (0, "1 row in page.md\n")
     assert "| illumination fall-off |" in page.read_text()
     code, _, error = kd("study", "robustness", "--against", "other")
-    assert (code, "--against other, which is no row of the table" in one_line(error)) == (2, True)
+    assert (code, "--against other, which is not a row of the table" in one_line(error)) == (2, True)
     code, _, error = kd("study", "robustness", "new=gone", "--against", "other")
-    assert "--against other, which is no row of the table. Expected one of tiny, new" in one_line(error)
+    assert "--against other, which is not a row of the table. Expected one of tiny, new" in one_line(error)
     code, text, _ = kd("study", "robustness", "--json")  # from the ledger alone
     lines = json.loads(text)
     assert len(lines) == 19
@@ -98,7 +98,7 @@ def test_one_command_from_recordings_to_an_artifact_and_its_tables(kd: Kd, tmp_p
     assert line["content"] == other.manifest_sha256, "the last that was measured"
     _, text, error = kd("study", "shipped", "mine=other.onnx", "--json")
     assert [line["row"] for line in json.loads(text)] == ["mine"], "the table is of what was named"
-    assert "figures kept in docs/results/shipped.jsonl" in error
+    assert "results saved in docs/results/shipped.jsonl" in error
     assert [line["row"] for line in json.loads(kd("study", "shipped", "--json")[1])] == ["mine", "tiny"]
     assert len((tmp_path / "docs/results/shipped.jsonl").read_text().splitlines()) == 3
     weights = (tmp_path / "runs/tiny/student.safetensors").read_bytes()
@@ -217,7 +217,7 @@ def test_synthetic_clips_are_written_and_replayed(kd: Kd, tmp_path: Path) -> Non
         (["train", "utd_mhad_depth_alone"], ["no folder given", "KD_EDGE_DATA"]),
         (["train", "utd_mhad_depth_alone", "--data", "nowhere"], ["nowhere"]),
         (["train", "utd_mhad_depth_alone", "--data", "."], ["Depth"]),
-        (["train", "--export", "gone/a.onnx"], ["--export gone/a.onnx lies in gone, which is no folder"]),
+        (["train", "--export", "gone/a.onnx"], ["--export gone/a.onnx is in gone, which is not a folder"]),
         (["train", "--export", "."], ["--export . is a folder"]),
         (["train", "--export", "a.onnx", "--dry-run"], ["--export with --dry-run"]),
         (["train", "--resume", "gone"], ["gone"]),

@@ -295,7 +295,9 @@ def test_names_of_any_bytes(kd: Kd, own: Own) -> None:
     (own.root / "wave" / os.fsdecode(b"odd \xff name_ir.npy")).write_bytes(b"junk")
     code, text, error = kd("data", "init", "gestures")
     assert (code, error) == (0, "")
-    assert "files that cannot be read, training goes on without them: 1, gestures/wave/odd \\udcff name_ir.npy" in text
+    assert (
+        "files that cannot be read, training continues without them: 1, gestures/wave/odd \\udcff name_ir.npy" in text
+    )
     assert "\x1b" not in text
     assert len(Files(own.root).samples) == 10
     code, text, error = kd("data", "check", "files", "--data", "gestures")
@@ -521,7 +523,9 @@ def test_damaged_files_are_named_and_stay_unless_said(kd: Kd, own: Own) -> None:
     (own.root / "wave" / "s1_t1_ir.npy").write_bytes(b"\x93NUMPY junk")
     code, text, _ = kd("data", "init", "gestures", "--dry-run")
     assert code == 0
-    assert "files that cannot be read, training goes on without them: 1, gestures/wave/s1_t1_ir.npy is damaged" in text
+    assert (
+        "files that cannot be read, training continues without them: 1, gestures/wave/s1_t1_ir.npy is damaged" in text
+    )
     assert kd("data", "init", "gestures")[0] == 0
     assert len(rows(own)) == 16
     (own.root / "manifest.csv").unlink()

@@ -154,16 +154,19 @@ def test_without_a_model_the_one_that_run_takes_is_evaluated(kd: Kd, tmp_path: P
     [
         (
             "evaluate --recording a --streaming --split x --iou 0.5",
-            "--recording with --split, --streaming, --iou. Expected --labels, --engine, --threads,",
+            "--recording with --split, --streaming, --iou. Expected --recording with --labels, --engine, --threads,",
         ),
         ("evaluate --recording a --orders 0", "--recording with --orders."),
         ("evaluate --detection --streaming --smooth-ms 3", "--detection with --streaming, --smooth-ms."),
         ("evaluate --labels a.csv", "--labels without --recording"),
-        ("bench --training demo --frames 100 --json", "--training with --frames. Expected --set, --data beside it."),
+        (
+            "bench --training demo --frames 100 --json",
+            "--training with --frames. Expected --training with --set, --data only.",
+        ),
         ("bench a.onnx --seconds 5 --motion", "an artifact with --motion, --seconds."),
         ("bench --reference resnet18 --camera ir0 --size 9x9", "--camera with --size."),
         ("export --matrix --fp16 --graph step", "--matrix with --fp16, --graph."),
-        ("export a.onnx --tensorrt --out b.onnx", "--tensorrt with --out. Expected --set beside it."),
+        ("export a.onnx --tensorrt --out b.onnx", "--tensorrt with --out. Expected --tensorrt with --set only."),
         ("evaluate --scale 2 --iou 0.5 --threshold 0.2", "--threshold, --iou, --scale without --detection"),
         (
             "run --camera ir00 --engine onnxrun --provider q",

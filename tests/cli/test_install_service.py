@@ -58,7 +58,7 @@ def test_as_json() -> None:
     ("arguments", "why"),
     [
         (("--uninstall",), "no --name"),
-        (("--uninstall", "--name", "kd-edge-a", "--camera", "ir0"), "--uninstall with what to install"),
+        (("--uninstall", "--name", "kd-edge-a", "--camera", "ir0"), "--uninstall with options of an installation"),
         (("--uninstall", "--name", "kd-edge-absent"), "no unit /etc/systemd/system/kd-edge-absent.service"),
         (("--camera", "ir0", "--with-model"), "--with-model without --uninstall"),
         ((), "no camera"),

@@ -155,7 +155,7 @@ def test_a_damaged_newest_model_says_how_to_choose_another(kd: Kd, tmp_path: Pat
     (tmp_path / "student.onnx").write_bytes(content)
     code, _, error = kd("run", "--camera", f"{FIGURE}&realtime=false&frames=3")
     assert (code, error.count("\n")) == (2, 1)
-    assert error.endswith("; or take another with --model\n")
+    assert error.endswith("; or choose another with --model\n")
 
 
 @pytest.mark.slow

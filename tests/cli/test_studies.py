@@ -86,7 +86,7 @@ def test_classes_that_only_recordings_tell_are_read_from_them(kd: Kd, tmp_path: 
     own = ("recipes", "layers", "quickstart", "--set", 'data={kind="files"}', "--set", "split=default")
     code, out, _ = kd(*own)
     assert code == 0
-    assert "classes unknown without the recordings: 2 stand for them; add --data DIR" in out
+    assert "classes unknown without the recordings: 2 assumed; add --data DIR" in out
     code, out, _ = kd(*own, "--data", "own")
     assert code == 0
     assert "3 classes of files: fall, jump, walk" in out
@@ -121,7 +121,7 @@ def test_a_study_from_its_list_to_its_table(kd: Kd, tmp_path: Path) -> None:
     assert code == 0
     assert (tmp_path / "runs" / "studies" / "mine" / "sp-subjects-s0" / "summary.json").is_file()
     code, out, _ = kd("study", "run", "mine", *TINY_SETTINGS)
-    assert "there already" in out
+    assert "already finished" in out
     (tmp_path / "page.md").write_text("<!-- mine -->\n<!-- /mine -->\n")
     code, out, _ = kd("study", "report", "mine", *TINY_SETTINGS, "--into", "page.md")
     assert code == 0
@@ -155,11 +155,11 @@ def test_an_interrupted_study_and_run_say_how_they_go_on(
     monkeypatch.setattr("kd_edge.study.runner.train", interrupted)
     code, out, error = kd("study", "run", "generated_dense", "--rows", "alone", "--seeds", "0")
     assert (code, "the table" in out) == (130, False)
-    assert "interrupted; the same command goes on where it was" in error
+    assert "interrupted; repeat the command to resume" in error
     monkeypatch.setattr("kd_edge.train.trainer.train", interrupted)
     code, out, error = kd("train", "quickstart", "--out", "run", "--json")
     assert (code, out) == (130, "")
-    assert "interrupted; go on with it: kd-edge train --resume run" in error
+    assert "interrupted; resume with: kd-edge train --resume run" in error
     code, _, error = kd("train", "quickstart", "--out", "other")  # before it has begun: nothing to go on with
     assert (code, "interrupted" in error) == (130, False)
 

@@ -103,7 +103,7 @@ def test_long_recordings_begin_without_what_their_names_tell(tmp_path: Path, kd:
     told = Labels(tmp_path)
     assert {row.label for one in told.recordings for row in one.rows} == {"night"}
     with labelling(tmp_path) as running:
-        assert "tell the classes night; --fresh begins without them" in str(running.process.stdout.readline())
+        assert "file names: night; --fresh ignores them" in str(running.process.stdout.readline())
     fresh = Labels(tmp_path, fresh=True)
     assert [(one.rows[0].label, sorted(one.rows[0].files)) for one in fresh.recordings] == [
         ("", ["thermal"]), ("", ["ir"]), ("", ["ir"])

@@ -140,11 +140,13 @@ def test_other_figures_of_one_run_are_told_not_counted(runs: list[Planned], tmp_
     add(path, [entry(runs[0], summary(runs[0]))])
     before = path.read_bytes()
     other = entry(runs[0], summary(runs[0], accuracy=0.6))
-    with pytest.raises(DataError, match=rf"has other figures of {runs[0].row.name}, .* seed 0 under the same settings"):
+    with pytest.raises(
+        DataError, match=rf"has other figures for {runs[0].row.name}, .* seed 0 under the same settings"
+    ):
         add(path, [other])
     assert path.read_bytes() == before
     path.write_bytes(before + other.model_dump_json().encode() + b"\n")
-    with pytest.raises(DataError, match=r"lines 1 and 2 of .* tell different figures of one run"):
+    with pytest.raises(DataError, match=r"lines 1 and 2 of .* have different figures for one run"):
         read_ledger(path)
 
 

@@ -132,7 +132,10 @@ def test_the_gain_is_over_the_same_clips_under_the_same_corruptions() -> None:
     [
         (lambda text: text[:-20], "line 2 of .* is damaged"),
         (lambda text: text.replace('"format": 1', '"format": 9'), "line 1 of .* has format 9"),
-        (lambda text: text + text.replace("0.5", "0.75"), "lines 1 and 3 .* different figures of one run .alone .fp32"),
+        (
+            lambda text: text + text.replace("0.5", "0.75"),
+            "lines 1 and 3 .* different figures for one run .alone .fp32",
+        ),
         (lambda text: text.replace("1100", "11x0", 1), "line 1 of .* is damaged .right.1: .*pattern"),
         (lambda text: text.replace("0.5", "7.1", 1), "line 1 of .* is damaged .accuracy: .*less than or equal to 1"),
         (lambda text: text.replace('"kind": "blur"', '"kind": "rain"'), "line 1 of .* is damaged .kind"),
@@ -151,7 +154,7 @@ def test_other_figures_of_a_measured_corruption_are_refused(tmp_path: Path) -> N
     assert add(path, [line("alone", CLEAN, 0.5)], RobustnessLine) == 1
     assert add(path, [line("alone", CLEAN, 0.5)], RobustnessLine) == 0
     assert add(path, [line("alone", CLEAN, 0.5, precision="int8")], RobustnessLine) == 1
-    with pytest.raises(DataError, match=r"has other figures of alone \(fp32\), clean 0"):
+    with pytest.raises(DataError, match=r"has other figures for alone \(fp32\), clean 0"):
         add(path, [line("alone", CLEAN, 0.75)], RobustnessLine)
     with pytest.raises(DataError, match="is damaged"):
         read_ledger(path)

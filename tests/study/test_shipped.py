@@ -84,5 +84,5 @@ def test_another_pace_is_the_same_result_and_another_accuracy_is_not(tmp_path: P
     assert add(path, [line(median_ms=9.0)], ShippedLine) == 0
     assert [kept.median_ms for kept in read_lines(path, ShippedLine)] == [2.345]
     assert add(path, [line(precision="fp32")], ShippedLine) == 1
-    with pytest.raises(DataError, match="has other figures of best"):
+    with pytest.raises(DataError, match="has other figures for best"):
         add(path, [line(stream_accuracy=0.5)], ShippedLine)
