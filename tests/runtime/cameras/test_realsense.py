@@ -211,7 +211,7 @@ def test_none_or_too_many_are_told_at_once(attached, monkeypatch: pytest.MonkeyP
         with pytest.raises(CameraError, match="no RealSense device is attached"):
             camera("realsense:").open()
     attached(Device(), Device("000000000002"))
-    with pytest.raises(CameraError, match=r"2 RealSense devices are attached\. Expected a serial number"):
+    with pytest.raises(CameraError, match=r"2 RealSense devices are attached\. Expected the serial number of one"):
         camera("realsense:").open()
     opened = camera("realsense:000000000002")
     opened.open()
