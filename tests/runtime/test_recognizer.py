@@ -385,7 +385,7 @@ def test_golden_clip_that_does_not_fit_fails_the_self_test(make_model, noise):
     _, step = make_model()
     good = golden_clip(step, noise(9), 1e-4)
     deep = good.frames.astype(np.uint16)
-    for frames, message in ((good.frames[:2], "window is not full"), (deep, "it holds uint16")):
+    for frames, message in ((good.frames[:2], "window is not full"), (deep, "it has uint16 frames")):
         clip = GoldenClip(frames, good.stamps_ns[: len(frames)], good.logits, 1e-4)
         with pytest.raises(ArtifactError, match=message):
             Recognizer.load(make_model(clip)[0])
