@@ -285,11 +285,11 @@ def test_a_manifest_that_is_no_plain_file_is_told_before(kd: Kd, tmp_path: Path)
     manifest.symlink_to(tmp_path / "elsewhere.csv")
     before = (tmp_path / "elsewhere.csv").read_bytes()
     code, _, error = kd("record", "--out", "own", *SYNTHETIC, "--seconds", "0.3")
-    assert (code, "manifest.csv cannot be added to (" in one_line(error)) == (2, True)
+    assert (code, "manifest.csv cannot be appended to (" in one_line(error)) == (2, True)
     manifest.unlink()
     manifest.mkdir()
     code, _, error = kd("record", "--out", "own", *SYNTHETIC, "--seconds", "0.3")
-    assert (code, "manifest.csv cannot be added to (Is a directory)" in one_line(error)) == (2, True)
+    assert (code, "manifest.csv cannot be appended to (Is a directory)" in one_line(error)) == (2, True)
     assert (tmp_path / "elsewhere.csv").read_bytes() == before
 
 

@@ -139,7 +139,7 @@ def test_clips_of_nobody_known_are_said_to_be(recordings: Path) -> None:
     assert frame_loaders(material, stage).note == ""
     nobody = tuple(dataclasses.replace(s, subject="") for s in material.dense_only[:3])
     unknown = dataclasses.replace(material, dense_only=nobody + material.dense_only[3:])
-    told = "3 clips without a label name no subject: they may show somebody who is tested"
+    told = "3 clips without a label name no subject: they may show people of the test side"
     assert frame_loaders(unknown, stage).note == told
 
 
