@@ -107,7 +107,10 @@ def test_a_killed_run_goes_on_in_any_fold_to_the_same_weights_bit_for_bit(tmp_pa
         assert all(share is not None for share in fold.explained.values())
         assert (fold.explained, fold.subjects) == (other.folds[name].explained, other.folds[name].subjects)
     notes = {event.stage: event.note for event in events if isinstance(event, StageStarted)}
-    assert notes["fold2"] == f"an encoder not trained on {whole.folds['fold2'].subjects[0]}; the one trained on all took 0 min"
+    assert (
+        notes["fold2"]
+        == f"an encoder not trained on {whole.folds['fold2'].subjects[0]}; the one trained on all took 0 min"
+    )
     assert notes["dense"] == ""
     assert "2 x 30 clips encoded" in notes["head"]
 
