@@ -253,7 +253,7 @@ def test_a_robot_without_a_cache_is_in_order(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(doctor.os, "access", lambda *_: False)
     (finding,) = findings("frame cache")
     assert finding == Finding(
-        "note", "frame cache", f"{tmp_path} cannot be written", "a folder that can be written",
+        "note", "frame cache", f"{tmp_path} cannot be written", "a writable folder",
         "to train or evaluate here, set KD_EDGE_CACHE to one",
     )  # fmt: skip
     monkeypatch.setenv("KD_EDGE_CACHE", "~nobody-here/cache")
@@ -285,7 +285,7 @@ def test_a_model_with_a_crop_in_metres_says_which_lens_it_assumes(
     step = TinyStep(tiny_manifest(preprocess=spec))
     monkeypatch.chdir(tmp_path)
     artifact.write(step.graph(), step.manifest, None, tmp_path / "student.onnx")
-    taken = "a camera that does not say how wide it sees is taken for one 90.0 degrees wide"
+    taken = "a camera that reports no field of view is assumed to be 90.0 degrees wide"
     assert [(f.level, f.found) for f in findings("model here")][1:2] == [("note", f"its crop is in metres: {taken}")]
     assert not any("metres" in f.found for f in findings("bundled model"))
 

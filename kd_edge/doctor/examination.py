@@ -264,7 +264,7 @@ def _model(topic: str, path: Path) -> Iterator[Finding]:
     yield Finding("ok", topic, text)
     if (focal := found.preprocess.focal) is not None:
         view = f"{view_of_focal(focal):.1f} degrees wide"
-        text = f"its crop is in metres: a camera that does not say how wide it sees is taken for one {view}"
+        text = f"its crop is in metres: a camera that reports no field of view is assumed to be {view}"
         yield Finding("note", topic, text, "", "set hfov_deg in the camera file")
     if not found.calibrated_on:
         advice = "hold subjects out (validation_subjects in the recipe), train and export again"
@@ -293,7 +293,7 @@ def _cache() -> Iterator[Finding]:
     free = shutil.disk_usage(existing).free / 1e9
     if not os.access(existing, os.W_OK):
         advice = f"to train or evaluate here, set {CACHE_VARIABLE} to one"
-        yield Finding("note", "frame cache", f"{cache} cannot be written", "a folder that can be written", advice)
+        yield Finding("note", "frame cache", f"{cache} cannot be written", "a writable folder", advice)
     elif free > 2:
         yield Finding("ok", "frame cache", f"{cache}, {free:.0f} GB free")
     else:

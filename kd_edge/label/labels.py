@@ -455,7 +455,7 @@ class Labels:
             except OSError as error:
                 raise DataError(
                     f"{self.root} cannot be locked ({error.strerror})",
-                    "a folder that can be written",
+                    "a writable folder",
                     "correct its rights",
                 ) from error
             if not is_alone:

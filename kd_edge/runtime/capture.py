@@ -1,4 +1,4 @@
-"""The capture thread: reads the camera, reopens it when it is gone, hands frames over."""
+"""The capture thread: reads a camera, reopens it when it is lost, and hands over its frames."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ log = logging.getLogger("kd_edge.runtime")
 
 FIRST_PAUSE_SECONDS = 0.1
 STOP_SECONDS = 2.0
-"""A thread that hangs inside a driver for longer than this is left behind (it is a daemon)."""
+"""A thread that hangs in a driver for longer than this is abandoned (it is a daemon)."""
 EARLY_SECONDS = 0.005
-"""The pause after a read that gave nothing before its time-out, or no picture: a driver may fail at once, for ever."""
+"""Pause after a read that returned early without a picture: a driver may fail immediately every time."""
 LONGEST_NAP_NS = 100_000_000
-"""Two readings of two clocks differ by less than this unless the machine slept."""
+"""The boot-time and monotonic clocks drift apart by less than this unless the machine was suspended."""
 MOST_CAUSES = 8
-"""So many causes of one absence are told in the log."""
-_GRID = 8  # every 8th pixel in both directions tells a frozen picture
+"""At most this many causes of one outage are logged."""
+_GRID = 8  # every 8th pixel in both directions is enough to detect a frozen picture
 
 
 @dataclass(slots=True)
 class CaptureCounters:
-    """What happened to the frames so far.
+    """Counters of a camera's frames.
 
     Attributes:
-        captured: Read from the camera.
-        dropped: Replaced by a newer one before they were fetched.
-        frozen: Not handed over because the picture was frozen.
-        misdated: Not handed over because the stamp broke the clock's rule.
-        damaged: Could not be decoded.
+        captured: Frames read from the camera.
+        dropped: Frames replaced by a newer one before they were fetched.
+        frozen: Frames withheld because the picture was frozen.
+        misdated: Frames withheld because their stamp violated the clock rule.
+        damaged: Frames that could not be decoded.
         reconnects: How often the camera was reopened.
     """
 
@@ -67,31 +67,31 @@ class CaptureCounters:
 
     @classmethod
     def together(cls, counters: Sequence[CaptureCounters]) -> CaptureCounters:
-        """The counts of several cameras."""
+        """The sum over several cameras."""
         return cls(*(sum(getattr(c, field.name) for c in counters) for field in fields(cls)))
 
 
 class Capture:
     """Runs one camera in a thread of its own.
 
-    A recording ends the capture when it ends or fails. A live camera that is silent for its read time-out, or raises
-    whatever it may, is closed and reopened with growing pauses until ``stop``. A picture that cannot be decoded, or
-    whose stamp breaks the clock's rule, is lost; the camera goes on.
+    With a recording, the capture ends when it ends or fails. A live camera that gives no frame within its read
+    time-out, or raises any exception, is closed and reopened with growing pauses until ``stop``. A frame that cannot be
+    decoded, or whose stamp violates the clock rule, is dropped.
 
     Args:
         camera: What to read.
-        timeouts: How long to wait for it.
-        clock: Turns its stamps into moments, and tells how long a picture has been frozen.
-        arrived: Notified when a frame is there; the captures of one stream share it.
-        mailbox: Takes the frames; None: one slot, of which ``get`` and ``waiting`` tell.
+        timeouts: Its time-outs.
+        clock: The stream's clock, to which its stamps are mapped.
+        arrived: Notified when a frame arrives; shared by the captures of one stream.
+        mailbox: Receives the frames; None: a mailbox of one slot, read by ``get`` and ``waiting``.
 
     Raises:
         CameraError: An earlier capture of this camera still hangs inside its driver.
 
     Attributes:
-        counters: What happened to its frames.
-        trouble: Why no frame is handed over just now; None when nothing is known to be wrong.
-        error: What ended the capture early.
+        counters: Counters of its frames.
+        trouble: Why no frame is being handed over; None if nothing is known to be wrong.
+        error: The error that ended the capture early.
     """
 
     def __init__(
@@ -113,57 +113,57 @@ class Capture:
         self._thread = threading.Thread(target=self._run, name=f"kd-edge capture {camera.name}", daemon=True)
         self._frozen = FrozenPicture(timeouts.frozen_ms * 1_000_000)
         self._cut = Cut()
-        self._causes: set[str] = set()  # of its absence, that were told
+        self._causes: set[str] = set()  # of the current outage, already logged
         self._suspended_ns, self._awake_ns = clock.suspended_ns(), -STAMP_LIMIT_NS
-        self._good_ns = 0  # when the last good frame came, or the camera was opened
+        self._good_ns = 0  # time of the last good frame, or of opening
         longest_seconds = timeouts.reconnect_max_ms / 1e3
         settled_seconds = longest_seconds + timeouts.read_timeout_ms / 1e3
         self._backoff = Backoff(clock, FIRST_PAUSE_SECONDS, longest_seconds, settled_seconds)
         self._is_back = False
-        self._heard_ns = 0  # when any frame came last, or the camera was opened
+        self._heard_ns = 0  # time of the last frame of any kind, or of opening
         self._log_throttle = LogThrottle(clock)
 
     def start(self) -> None:
-        """Start; the camera is open already, so that its absence was reported to the caller."""
+        """Start; the camera is already open, so that failing to open it was reported to the caller."""
         self._good_ns = self._heard_ns = self._clock.now_ns()
         self._thread.start()
 
     def get(self, timeout_seconds: float) -> Captured | None:
-        """The newest frame not yet fetched; None when none came in time or the recording has ended."""
+        """The newest unfetched frame; None if none came in time or the recording has ended."""
         return self._mailbox.get(timeout_seconds)
 
     @property
     def waiting(self) -> Captured | None:
-        """The frame that would be fetched now; it stays."""
+        """The frame that ``get`` would return now, without fetching it."""
         return self._mailbox.waiting
 
     @property
     def ended(self) -> bool:
-        """Whether no frame will come any more."""
+        """Whether no more frames will come."""
         return self._mailbox.closed
 
     def abandon(self, error: KdEdgeError) -> None:
-        """Hand over no more frames, because of a fault that only the consumer sees; ``stop`` waits for the thread."""
+        """Hand over no more frames because of a fault found by the consumer; ``stop`` waits for the thread."""
         self.error = error
         self.ask_to_stop()
-        self._mailbox.get(0)  # nobody will fetch it
+        self._mailbox.get(0)  # discard the waiting frame
 
     def ask_to_stop(self) -> None:
         """Hand over no more frames; ``stop`` waits for the thread."""
         self._stop.set()
         self._mailbox.close()
         interrupt = getattr(self._camera, "interrupt", None)
-        if interrupt is not None:  # what waits for a server should not
+        if interrupt is not None:  # such as a wait for a server
             try:
                 interrupt()
-            except Exception as error:  # a driver's: its thread is left behind as without it
+            except Exception as error:  # of a driver: its thread is then abandoned if it hangs
                 self._log_traceback("cannot be interrupted", error)
 
     def stop(self, timeout_seconds: float | None = None) -> None:
-        """Stop; the thread closes its camera. Takes bounded time, however long a driver hangs.
+        """Stop; the thread closes its camera. Takes bounded time even if a driver hangs.
 
         Args:
-            timeout_seconds: How long to wait for it; None: ``STOP_SECONDS``.
+            timeout_seconds: How long to wait for the thread; None: ``STOP_SECONDS``.
         """
         self.ask_to_stop()
         if self._thread.ident is None:
@@ -172,10 +172,10 @@ class Capture:
         self._thread.join(STOP_SECONDS if timeout_seconds is None else timeout_seconds)
         if self._thread.is_alive():
             _left_behind.add(self)
-            log.warning("camera %s does not stop; its thread is left behind", printable(self._camera.name))
+            log.warning("camera %s does not stop; its thread is abandoned", printable(self._camera.name))
 
     def holds(self, camera: Camera) -> bool:
-        """Whether its thread is at work on a camera, and will close it."""
+        """Whether its thread still uses a camera, and will close it."""
         return self._camera is camera and self._thread.is_alive()
 
     def _run(self) -> None:
@@ -186,7 +186,7 @@ class Capture:
                 self._run_once()
         except KdEdgeError as error:
             self.error = error
-        except BaseException as error:  # a driver's own exception must reach the consumer, not vanish with the thread
+        except BaseException as error:  # any driver exception must reach the consumer
             self.error = UnexpectedError(f"camera {self._camera.name} failed ({self._fault(error)})", "frames", error)
             log.error("camera %s failed here:", printable(self._camera.name), exc_info=error)
         finally:
@@ -194,7 +194,7 @@ class Capture:
             self._close()
 
     def _run_once(self) -> None:
-        """A recording, or what behaves like one: its faults end it, but for a single picture of a live one."""
+        """Capture a recording, or a source like one: a fault ends it, except a single bad picture of a live source."""
         while not self._finished:
             try:
                 frame = self._read()
@@ -218,7 +218,7 @@ class Capture:
                 self._reopen(fault)
 
     def _read_until_fault(self) -> BaseException | str:
-        """Hand over frames until the stop, the end, or a fault that only reopening can mend; what it was."""
+        """Hand over frames until the stop, the end, or a fault that requires reopening; returns that fault."""
         while not self._finished:
             try:
                 frame = self._read()
@@ -227,7 +227,7 @@ class Capture:
                     return error
                 self._stop.wait(EARLY_SECONDS)
                 continue
-            except ConfigError:  # a mistake in its program: no reopening mends that
+            except ConfigError:  # a mistake in the camera's program: reopening does not help
                 raise
             except BaseException as error:  # whatever a driver raises
                 return error
@@ -240,17 +240,17 @@ class Capture:
         return ""
 
     def _silent_ms(self) -> float:
-        """How long there has been no good frame."""
+        """Time since the last good frame."""
         return (self._clock.now_ns() - self._good_ns) / 1e6
 
     def _read(self) -> Frame | None:
-        """The camera's next frame, which has a picture."""
+        """The camera's next frame; raises if it has no picture."""
         try:
             frame = self._camera.read(self._timeouts.read_timeout_ms / 1e3)
             if frame is not None and not isinstance(frame, Frame):
                 raise ConfigError(
                     f"read() of camera {self._camera.name} gave {type(frame).__name__}",
-                    "kd_edge.types.Frame, or None when nothing came in time",
+                    "a kd_edge.types.Frame, or None if no frame came in time",
                     "correct the camera's read()",
                 )
             if frame is not None and not (isinstance(frame.image, np.ndarray) and _is_picture(frame.image)):
@@ -262,10 +262,10 @@ class Capture:
         if frame is None:
             return None
         self._heard_ns = self._clock.now_ns()
-        return _in_order(frame, self.counters.captured)
+        return _typed(frame, self.counters.captured)
 
     def _deliver(self, frame: Frame) -> None:
-        """Judge a frame's stamp and picture, and hand it over if they are good."""
+        """Check a frame's stamp and picture, and hand it over if they are good."""
         self.counters.captured += 1
         if frame.cut is not None:
             self._cut = self._cut.next(frame.cut)
@@ -278,13 +278,13 @@ class Capture:
                 frame = replace(frame, captured_ns=moment_ns)
             if self._is_frozen(frame, now_ns):
                 return
-            self._told_back(now_ns)
+            self._note_good_frame(now_ns)
         if not self._mailbox.put(Captured(frame, self._cut)):
             self.counters.dropped += 1
 
     def _moment(self, frame: Frame, now_ns: int) -> int | None:
-        """When a frame was captured by our clock; None where its stamp does not tell."""
-        self._see_suspend(now_ns)
+        """When a frame was captured, by the stream's clock; None if its stamp is not usable."""
+        self._check_suspend(now_ns)
         moment = self._moments.moment(frame.captured_ns, now_ns)
         if not isinstance(moment, Cause) and moment <= self._awake_ns:
             moment = Cause(Reason.SUSPENDED, "a frame from before the machine slept")
@@ -298,10 +298,10 @@ class Capture:
             self._cut = self._cut.next(moment)
         return None
 
-    def _see_suspend(self, now_ns: int) -> None:
-        """Frames from before and after the machine slept are no window, though our clock stood still meanwhile.
+    def _check_suspend(self, now_ns: int) -> None:
+        """Restart the window after a suspend, during which the monotonic clock stood still.
 
-        When it fell asleep is not known: what was captured before the first frame after it came may be from before.
+        The time of falling asleep is not known: anything captured before the first frame read afterwards may be older.
         """
         slept_ns = self._clock.suspended_ns() - self._suspended_ns
         if slept_ns > LONGEST_NAP_NS:
@@ -311,7 +311,7 @@ class Capture:
             self._cut = self._cut.next(Cause(Reason.SUSPENDED, f"the machine slept for {duration(slept_ns)}"))
 
     def _is_frozen(self, frame: Frame, now_ns: int) -> bool:
-        """Whether the camera repeats itself; the frames after that begin another window."""
+        """Whether the picture is frozen; frames after that begin a new window."""
         if not self._frozen.is_frozen(frame, now_ns):
             return False
         self.counters.frozen += 1
@@ -319,8 +319,8 @@ class Capture:
         self._cut = self._cut.next(Cause(Reason.FROZEN, "frozen picture"))
         return True
 
-    def _told_back(self, now_ns: int) -> None:
-        """Take note of a good frame; the first one after a reconnect is news."""
+    def _note_good_frame(self, now_ns: int) -> None:
+        """Note a good frame; the first one after a reconnect is logged."""
         if self.trouble is not None and self.trouble.reason is Reason.CAMERA_LOST:
             log.warning("camera %s is back", printable(self._camera.name))
         self.trouble = None
@@ -329,10 +329,10 @@ class Capture:
             self._is_back = True
             self._backoff.came_back()
 
-    def _told_lost(self, fault: BaseException | str) -> None:
-        """Take note of why the camera is gone; each cause is news once, whatever its figures, until it is back."""
+    def _note_lost(self, fault: BaseException | str) -> None:
+        """Note why the camera is lost; each cause is logged once per outage, ignoring the figures in it."""
         why = printable(fault if isinstance(fault, str) else self._fault(fault))
-        if self.trouble is None or self.trouble.reason is not Reason.CAMERA_LOST:  # else it never really came back
+        if self.trouble is None or self.trouble.reason is not Reason.CAMERA_LOST:  # otherwise it never really came back
             self._causes.clear()
         self.trouble = Cause(Reason.CAMERA_LOST, f"{why}; reopening")
         cause = re.sub(r"\d+", "", why)
@@ -343,21 +343,21 @@ class Capture:
                 self._log_traceback("was lost", fault)
 
     def _log_traceback(self, what: str, error: BaseException) -> None:
-        """A bug's at error level, but once in a while: a camera that is reopened meets it again. Others' at debug."""
+        """Log a traceback: of a bug as an error, rate-limited since each reopening may hit it; others for debugging."""
         if not is_bug(error):
             log.debug("camera %s %s here:", printable(self._camera.name), what, exc_info=error)
         elif self._log_throttle.is_due(f"{what}: {type(error).__name__}"):
             log.error("camera %s %s here:", printable(self._camera.name), what, exc_info=error)
 
     def _reopen(self, fault: BaseException | str) -> None:
-        """Close the camera and try until it opens again, or until the stop."""
-        self._told_lost(fault)
+        """Close the camera and retry until it opens again, or until the stop."""
+        self._note_lost(fault)
         self._close()
         while not self._stop.wait(self._backoff.next_seconds()):
             try:
                 self._camera.open()
             except BaseException as error:  # whatever a driver raises
-                self._told_lost(error)
+                self._note_lost(error)
                 self._close()
                 continue
             self.counters.reconnects += 1
@@ -374,25 +374,25 @@ class Capture:
     def _close(self) -> None:
         try:
             self._camera.close()
-        except BaseException as error:  # a device that is gone cannot be closed; it is opened anew
+        except BaseException as error:  # a lost device may not close; it is reopened anyway
             self._log_traceback("cannot be closed", error)
 
 
 _left_behind: WeakSet[Capture] = WeakSet()
-"""Their threads close their cameras when they come back, whoever may have opened them meanwhile."""
+"""Captures whose threads hang; they close their cameras on return, even if opened again by then."""
 
 
 def _check_free(camera: Camera) -> None:
     if any(capture.holds(camera) for capture in tuple(_left_behind)):
         raise CameraError(
-            f"camera {camera.name} still hangs in its driver since it was left",
-            "a driver that has come back",
-            "enter again later, or make another camera object",
+            f"camera {camera.name}: an earlier stream's thread still hangs in its driver",
+            "a driver that has returned",
+            "enter again later, or create another camera object",
         )
 
 
 def stop_together(captures: Sequence[Capture]) -> None:
-    """Stop several; takes the time of one."""
+    """Stop several captures in the time of one."""
     for capture in captures:
         capture.ask_to_stop()
     until = time.monotonic() + STOP_SECONDS
@@ -404,8 +404,8 @@ def _is_picture(image: npt.NDArray[np.generic]) -> bool:
     return image.ndim in (2, 3) and image.size > 0
 
 
-def _in_order(frame: Frame, count: int) -> Frame:
-    """A frame whose number and truth are what they are said to be, whatever a driver puts there."""
+def _typed(frame: Frame, count: int) -> Frame:
+    """A frame whose number and truth have the right types, whatever the driver gave."""
     if isinstance(frame.frame_id, int) and (frame.truth is None or isinstance(frame.truth, str)):
         return frame
     frame_id = frame.frame_id if isinstance(frame.frame_id, int) else count
@@ -413,17 +413,17 @@ def _in_order(frame: Frame, count: int) -> Frame:
 
 
 def fault_of(error: BaseException, name: str) -> str:
-    """What an exception of a camera says, in one line, for whoever has named the camera already."""
+    """A camera's exception in one line, without the camera's name."""
     if isinstance(error, KdEdgeError):
         return error.found.removeprefix(f"camera {name}: ")
     return f"{type(error).__name__}: {reason(error)}"
 
 
 class FrozenPicture:
-    """Tells a camera that hangs: a real sensor's noise never gives the same picture for long. Has no clock of its own.
+    """Detects a hanging camera: with sensor noise a picture never stays exactly the same for long.
 
     Args:
-        longest_ns: The same picture for longer than this is frozen.
+        longest_ns: A picture unchanged for longer than this is frozen.
     """
 
     def __init__(self, longest_ns: int) -> None:
@@ -437,7 +437,7 @@ class FrozenPicture:
         self._since_ns = 0
 
     def is_frozen(self, frame: Frame, now_ns: int) -> bool:
-        """Whether picture or stamp have not changed for too long, this frame, read at ``now_ns``, included."""
+        """Whether picture or stamp have been unchanged for too long, including this frame, read at ``now_ns``."""
         grid = frame.image[::_GRID, ::_GRID]
         same = self._grid is not None and np.array_equal(grid, self._grid)
         if not same and frame.captured_ns != self._stamp_ns:

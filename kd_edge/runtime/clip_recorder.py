@@ -1,4 +1,4 @@
-"""Keep what the model did not know: short clips around such moments, in a folder to label and to train on."""
+"""Records short clips around uncertain labels, in a folder to be labelled and trained on."""
 
 from __future__ import annotations
 
@@ -29,34 +29,34 @@ from kd_edge.types import Cause, Frame, LabelState, Prediction, Reason
 log = logging.getLogger("kd_edge.runtime")
 
 RecordOn = Literal["unknown", "low-confidence", "degraded"]
-"""What is worth a clip: any ``unknown`` label, one for its confidence alone, or any ``degraded`` one."""
+"""Which labels are recorded: any ``unknown`` one, those unknown for low confidence alone, or any ``degraded`` one."""
 MAX_MB = 2000.0
 BEFORE, AFTER = 2, 1
-"""A clip has so many windows of the model before the moment, and after it."""
+"""Length of a clip before and after its label, in windows of the model."""
 CLIP_BYTES = 128_000_000
-"""The frames of a clip, or of the time before one, take at most so much memory."""
+"""Largest memory of a clip's frames, or of those kept before one."""
 WAITING = 2
-"""So many clips may wait to be written."""
+"""Largest number of clips waiting to be written."""
 ROW_SECONDS = 5.0
-"""How long a clip's row waits for whoever writes the manifest, before it is put off."""
+"""How long to wait for another writer of the manifest before a row is postponed."""
 AGAIN_SECONDS = 10.0
-"""After so long rows that were put off are tried again; with each clip, too, and at the end of the stream."""
+"""Retry interval of postponed rows; they are also retried with each clip and at the end of the stream."""
 MOST_ROWS = 50
-"""So many rows may be put off."""
+"""Largest number of postponed rows."""
 STUCK_SECONDS = 30.0
-"""How long the end of a stream waits for a clip to be written."""
+"""How long closing waits for a clip to be written."""
 LONGEST_GAP_NS = 1_000_000_000
-"""Frames further apart are no one clip."""
+"""Frames further apart belong to different clips."""
 NICE = 10
 MANIFEST = "manifest.csv"
 KEYS = ("id", "label", "subject", "view", "trial", "split", "start_s", "end_s")
-"""Of ``kind = "files"``; the column of the model's modality follows."""
+"""Columns of a manifest of ``kind = "files"``; the column of the model's modality follows."""
 NOTES = ("suggestion", "confidence", "state", "reason", "model", "recorded")
-"""For whoever fills in the labels."""
+"""Further columns, for the person who fills in the labels."""
 
 
 class _Clip(NamedTuple):
-    """Frames around a moment."""
+    """Frames around a recorded label."""
 
     source: str
     frames: list[Frame]
@@ -65,13 +65,13 @@ class _Clip(NamedTuple):
 
 @dataclass(slots=True)
 class _Watched:
-    """What is remembered of one camera."""
+    """State of one camera."""
 
     frames: deque[Frame] = field(default_factory=deque)
     size: int = 0
     moment: Prediction | None = None
     is_armed: bool = True
-    calm_ns: int | None = None  # since when there has been nothing worth a clip
+    calm_ns: int | None = None  # since when no label was worth recording
 
     def forget(self) -> None:
         self.frames.clear()
@@ -81,12 +81,12 @@ class _Watched:
 
 @dataclass(slots=True)
 class ClipCounters:
-    """What became of the moments.
+    """Counters of clips.
 
     Attributes:
         clips: Clips written.
-        lost: Clips that were not: the disk was too slow or full, the folder has all it may, or to the end of the
-            stream the manifest took no row.
+        lost: Clips not written: the disk was too slow or full, the folder reached its size limit, or the manifest
+            accepted no row before the end of the stream.
     """
 
     clips: int = 0
@@ -94,22 +94,22 @@ class ClipCounters:
 
 
 class ClipRecorder:
-    """Writes a clip around each moment that is worth one, losslessly, and a row for it; never delays a label.
+    """Writes a lossless clip around each label to be recorded, and a row for it; never delays a label.
 
-    A clip has ``BEFORE`` windows before its moment and ``AFTER`` after it, and ends at a cut. A phase without end gives
-    one clip: the next one needs a window's time without such a label.
+    A clip spans ``BEFORE`` windows before the label and ``AFTER`` after it, and ends at a cut. A continuous run of such
+    labels gives one clip: the next one requires a window's time without any.
 
     Args:
-        on: Which labels are worth a clip.
-        folder: Where clips and ``manifest.csv`` go; it is made.
-        model: What the labels come of.
-        max_mb: The clips in the folder take at most so many 10^6 bytes.
-        lossless: Wait for the disk instead of leaving clips out: for cameras that are recordings themselves.
-        clock: Says when a clip was taken.
+        on: Which labels are recorded.
+        folder: Folder of the clips and ``manifest.csv``; created if missing.
+        model: Manifest of the model.
+        max_mb: Largest total size of the clips in the folder, in units of 10^6 bytes.
+        lossless: Wait for the disk instead of dropping clips: for recordings as cameras.
+        clock: Gives the time of a clip.
 
     Attributes:
-        counters: What became of the moments.
-        fault: What ended it, one line; None while it works.
+        counters: Counters of clips.
+        fault: What ended the recording of clips, in one line; None while it works.
     """
 
     def __init__(
@@ -130,16 +130,16 @@ class ClipRecorder:
         self._lossless = lossless
         self._window_ns = round(model.clip_seconds * 1e9)
         self._watched: dict[str, _Watched] = {}
-        self._rows: list[dict[str, str]] = []  # of clips that are written, until the manifest takes them
-        self._is_put_off = False
+        self._rows: list[dict[str, str]] = []  # of written clips, until they are in the manifest
+        self._is_postponed = False
         self._queue: queue.Queue[_Clip | None] = queue.Queue(WAITING)
         self._thread = threading.Thread(target=self._run, name="kd-edge clips", daemon=True)
 
     def open(self) -> None:
-        """Make the folder and its manifest, or look at what is there; ``add_camera`` and ``start`` follow.
+        """Create the folder and its manifest, or check existing ones; ``add_camera`` and ``start`` follow.
 
         Raises:
-            ConfigError: It cannot be written, or its manifest is of something else.
+            ConfigError: The folder is not writable, or its manifest has other columns.
             MissingExtraError: PyAV is not installed.
         """
         import_extra("av", "replay")
@@ -154,30 +154,30 @@ class ClipRecorder:
         except OSError as error:
             raise ConfigError(
                 f"clips cannot be kept in {self._folder} ({error.strerror or reason(error)})",
-                "a folder that can be written",
-                "another --record-dir",
+                "a writable folder",
+                "choose another --record-dir",
             ) from error
         if missing := [name for name in (*KEYS, self._model.modality) if name not in columns]:
             raise ConfigError(
                 f"{manifest} has no column {', '.join(missing)}",
                 f"{','.join(wanted)}",
-                "add the columns, or another --record-dir",
+                "add the columns, or choose another --record-dir",
             )
 
     def add_camera(self, name: str, band: Band | None, config: CameraConfig | None, focal: float | None = None) -> None:
-        """A camera whose frames are to come."""
+        """Register a camera."""
         self._watched[name] = _Watched()
 
     def start(self) -> None:
-        """Start to write."""
+        """Start writing."""
         self._thread.start()
 
     def cut(self, source: str, cause: Cause) -> None:
-        """Frames before and after are no one clip."""
+        """End a clip: the frames before and after do not belong together."""
         self._end(source)
 
     def frame(self, source: str, frame: Frame) -> None:
-        """A frame was pushed; its image must not change any more."""
+        """Add a pushed frame; its image must not change afterwards."""
         watched = self._watched[source]
         if watched.frames and not _goes_on(watched.frames[-1], frame):
             self._end(source)
@@ -191,9 +191,9 @@ class ClipRecorder:
             self._end(source)
 
     def label(self, prediction: Prediction) -> None:
-        """A label was given out."""
+        """Begin a clip if this label is to be recorded."""
         watched = self._watched[prediction.source]
-        if not _is_worth_it(self._on, prediction):
+        if not _is_wanted(self._on, prediction):
             watched.calm_ns = prediction.captured_ns if watched.calm_ns is None else watched.calm_ns
             is_calm = prediction.captured_ns - watched.calm_ns >= self._window_ns
             watched.is_armed = watched.is_armed or (watched.moment is None and is_calm)
@@ -203,7 +203,7 @@ class ClipRecorder:
             watched.is_armed, watched.moment = False, prediction
 
     def _end(self, source: str) -> None:
-        """Hand over a clip if there is one, and begin anew."""
+        """Hand over a finished clip, if any, and reset."""
         watched = self._watched[source]
         if watched.moment is not None:
             self._put(_Clip(source, list(watched.frames), watched.moment))
@@ -221,7 +221,7 @@ class ClipRecorder:
                 log.warning("clips in %s: the disk is too slow; some are left out", printable(str(self._folder)))
 
     def close(self, hashes: Mapping[str, str] | None = None) -> None:
-        """Write what is under way; takes bounded time."""
+        """Write unfinished clips; takes bounded time."""
         if self._thread.ident is None:
             return
         for source in self._watched:
@@ -242,29 +242,29 @@ class ClipRecorder:
                 continue
             try:
                 self._write(clip)
-            except BaseException as error:  # whatever breaks a clip, the labels go on
+            except BaseException as error:  # labels go on whatever happens to a clip
                 self._broke(error)
         self._add_last_rows()
 
     def _next(self) -> _Clip | None:
-        """The next clip; while it is waited for, rows that were put off are tried again."""
+        """Wait for the next clip, retrying postponed rows meanwhile."""
         while self._rows and self.fault is None:
             with suppress(queue.Empty):
                 return self._queue.get(timeout=AGAIN_SECONDS)
             try:
                 self._add_rows()
-            except BaseException as error:  # as of a clip
+            except BaseException as error:  # as for a clip
                 self._broke(error, lost=0)
         return self._queue.get()
 
     def _add_last_rows(self) -> None:
-        """A last try; clips that stay without a row are told by name, and stay."""
+        """Retry a last time; clips without a row are kept and logged by name."""
         if not self._rows:
             return
         why: BaseException | None = None
         try:
             why = self._add_rows()
-        except BaseException as error:  # as of a clip
+        except BaseException as error:  # as for a clip
             why = error
         if why is not None:
             log.warning("%s", printable(f"clips without a row in {self._folder / MANIFEST}: {self._names()}"))
@@ -280,7 +280,7 @@ class ClipRecorder:
         log.warning("clips in %s are no longer kept: %s", printable(str(self._folder)), self.fault)
 
     def _write(self, clip: _Clip) -> None:
-        """The clip as a file, then its row; half a clip does not stay, nor one whose row the disk does not take."""
+        """Write a clip, then its row; incomplete clips, and clips whose row cannot be written, are removed."""
         path, file = self._new_clip(clip)
         try:
             with file:
@@ -295,7 +295,7 @@ class ClipRecorder:
                 raise
             self._is_full = True
             self.counters.lost += 1
-            log.warning("%s has all the clips it may (--record-max-mb)", printable(str(self._folder)))
+            log.warning("%s has reached its size limit (--record-max-mb)", printable(str(self._folder)))
 
     def _encode(self, clip: _Clip, file: BinaryIO) -> None:
         first, last = clip.frames[0], clip.frames[-1]
@@ -308,7 +308,7 @@ class ClipRecorder:
             writer.finish()
             self._check_room(file)
         except BaseException:
-            with suppress(Exception):  # it could not be written, so neither can its end
+            with suppress(Exception):  # writing failed, so closing may fail, too
                 writer.close()
             raise
 
@@ -317,7 +317,7 @@ class ClipRecorder:
             raise _NoRoomError
 
     def _new_clip(self, clip: _Clip) -> tuple[Path, BinaryIO]:
-        """A file that was not there, named by camera and time of day."""
+        """Create a new file, named by camera and time of day."""
         camera = re.sub(r"[^A-Za-z0-9]+", "-", clip.source).strip("-")[:64] or "camera"
         taken = f"{camera}_{self._taken(clip):%Y%m%dT%H%M%S}"
         for number in range(1000):
@@ -327,7 +327,7 @@ class ClipRecorder:
         raise FileExistsError(17, f"a thousand clips named {taken}")
 
     def _taken(self, clip: _Clip) -> datetime:
-        """The time of day of a clip's moment."""
+        """Time of day of a clip's label."""
         age_ns = self._clock.now_ns() - clip.moment.captured_ns if clip.moment.emitted_ns is not None else 0
         return datetime.fromtimestamp((self._clock.wall_ns() - age_ns) / 1e9, timezone.utc)
 
@@ -349,12 +349,12 @@ class ClipRecorder:
         }
 
     def _add_rows(self) -> Exception | None:
-        """Write rows of clips that are there, or put them off.
+        """Write rows of finished clips, or postpone them.
 
         Its owner may be at the manifest: hold it, have saved half of it, or be about to put another one in its place.
 
         Returns:
-            Why they were put off; None where they are written.
+            Why they were postponed; None if they were written.
 
         Raises:
             OSError: The disk does not take them.
@@ -367,21 +367,21 @@ class ClipRecorder:
         except (DataError, FileNotFoundError) as error:
             if len(self._rows) > MOST_ROWS:
                 raise
-            self._put_off(error)
+            self._postpone(error)
             return error
         self.counters.clips += len(self._rows)
-        self._rows, self._is_put_off = [], False
+        self._rows, self._is_postponed = [], False
         return None
 
-    def _put_off(self, error: DataError | FileNotFoundError) -> None:
-        if not self._is_put_off:
-            self._is_put_off = True
+    def _postpone(self, error: DataError | FileNotFoundError) -> None:
+        if not self._is_postponed:
+            self._is_postponed = True
             why = error.found if isinstance(error, DataError) else error.strerror
-            log.warning("%s", printable(f"rows of clips in {self._folder} wait: {why}; they are tried again"))
+            log.warning("%s", printable(f"rows of clips in {self._folder} wait ({why}) and are tried again"))
 
 
 class _NoRoomError(Exception):
-    """The folder has all it may."""
+    """The folder has reached its size limit."""
 
 
 def _goes_on(before: Frame, after: Frame) -> bool:
@@ -390,7 +390,7 @@ def _goes_on(before: Frame, after: Frame) -> bool:
     return is_near and before.image.shape == after.image.shape and before.image.dtype == after.image.dtype
 
 
-def _is_worth_it(on: RecordOn, prediction: Prediction) -> bool:
+def _is_wanted(on: RecordOn, prediction: Prediction) -> bool:
     if on == "degraded":
         return prediction.state is LabelState.DEGRADED
     if on == "low-confidence":
@@ -399,10 +399,10 @@ def _is_worth_it(on: RecordOn, prediction: Prediction) -> bool:
 
 
 def record_on(text: str) -> RecordOn:
-    """What a user wrote after ``--record-on``.
+    """Parse the value of ``--record-on``.
 
     Raises:
-        ConfigError: It is nothing that can be asked for.
+        ConfigError: An unknown value.
     """
     for known in get_args(RecordOn):
         if text == known:

@@ -1,7 +1,7 @@
-"""Time: the clock of a stream, and the one rule that turns a camera's stamps into moments of it.
+"""Time: the clock of a stream, and the one rule that maps a camera's stamps to it.
 
-A stamp decides how fresh a label looks, so no camera is believed: a moment may not lie ahead of now by more than
-a stated bound, nor far behind it, nor jump. What breaks the rule is a ``Cause``, never a moment.
+Stamps decide how fresh a label looks, so none is trusted: a time of capture may not lie ahead of now by more than a
+stated bound, nor far behind it, nor jump. A stamp that violates the rule becomes a ``Cause``, never a time.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ import numpy as np
 from kd_edge.types import MAX_AHEAD_NS, Cause, Reason
 
 ClockKind = Literal["monotonic", "wall", "device", "arrival"]
-"""What a camera stamps with: this machine's ``CLOCK_MONOTONIC``, its time of day, a clock of the device's own with any
-epoch, or nothing at all: then the moment of reading stands in, and how long a frame lay in buffers is not known."""
+"""Clock of a camera's stamps: this machine's ``CLOCK_MONOTONIC``, its time of day, the device's own clock with any
+epoch, or none: then the time of reading is used, and how long a frame was buffered is unknown."""
 
 MAX_AHEAD_MS = MAX_AHEAD_NS / 1e6
 STEP_BACK_NS = 1_000_000_000
-"""Stamps that go back by more are of a clock that stepped or wrapped; by less, of frames that overtook each other. A
-camera's may go back no further than ahead: frames do not overtake each other in a driver."""
+"""Stamps of pushed frames that go back by more come from a clock that stepped or wrapped; by less, from frames out of
+order. A camera's stamps may go back no further than ahead: drivers deliver frames in order."""
 OLDEST_NS = 10_000_000_000
-"""A live frame that seems older than this bears the stamp of another clock."""
+"""A live frame that seems older than this has the stamp of another clock."""
 COARSER = {"microseconds": 1e3, "milliseconds": 1e6, "seconds": 1e9}
-"""What a stamp may be in by mistake, and its length in nanoseconds."""
+"""Units in which a stamp may be given by mistake, in nanoseconds."""
 STAMP_LIMIT_NS = 1 << 62
 """Stamps below this leave room to calculate in 64 bits."""
 
 
 class Clock(Protocol):
-    """Monotonic time; whoever replays or tests a stream may bring one that goes as it likes."""
+    """Monotonic time; replays and tests may provide their own."""
 
     def now_ns(self) -> int:
-        """This moment, monotonic nanoseconds."""
+        """Current time, monotonic nanoseconds."""
         ...
 
     def sleep(self, seconds: float) -> None:
-        """Wait; not at all for 0."""
+        """Wait; returns at once for 0."""
         ...
 
     def wall_ns(self) -> int:
@@ -50,15 +50,15 @@ class Clock(Protocol):
         ...
 
     def suspended_ns(self) -> int:
-        """How long this machine has slept since it started, which ``now_ns`` leaves out."""
+        """Total time this machine was suspended since it started, which ``now_ns`` does not count."""
         ...
 
 
 class MonotonicClock:
-    """This machine's ``time.monotonic_ns``, which the stamps of frames and labels are moments of."""
+    """This machine's ``time.monotonic_ns``, the clock of all frame and label stamps."""
 
     def now_ns(self) -> int:
-        """This moment, monotonic nanoseconds."""
+        """Current time, monotonic nanoseconds."""
         return time.monotonic_ns()
 
     def sleep(self, seconds: float) -> None:
@@ -70,12 +70,12 @@ class MonotonicClock:
         return time.time_ns()
 
     def suspended_ns(self) -> int:
-        """What the clock that counts sleep is ahead; 0 where there is none (not Linux)."""
+        """By how much ``CLOCK_BOOTTIME`` is ahead; 0 where it does not exist (not Linux)."""
         boot = getattr(time, "CLOCK_BOOTTIME", None)
         if boot is None:
             return 0
         readings = []
-        for _ in range(8):  # another thread may run between two readings: that is no sleep
+        for _ in range(8):  # another thread may run between two readings; that is not a suspend
             before_ns, boot_ns, after_ns = time.monotonic_ns(), time.clock_gettime_ns(boot), time.monotonic_ns()
             readings.append((after_ns - before_ns, boot_ns - after_ns))
             if after_ns - before_ns < 1_000_000:
@@ -84,21 +84,21 @@ class MonotonicClock:
 
 
 MONOTONIC = MonotonicClock()
-"""The clock unless told otherwise."""
+"""The default clock."""
 
 
 def stamp_of(value: object, what: str = "a frame's stamp") -> int | Cause:
-    """A stamp as whole nanoseconds, or why it is none (None, NaN, infinite, a fraction, beyond 64 bits).
+    """A stamp as whole nanoseconds, or why it is invalid (None, NaN, infinite, a fraction, beyond 64 bits).
 
     Args:
-        value: What is said to be one.
-        what: Names it in the cause.
+        value: The value to convert.
+        what: What it is called in the cause.
     """
-    if type(value) is int and -STAMP_LIMIT_NS < value < STAMP_LIMIT_NS:  # nearly all are
+    if type(value) is int and -STAMP_LIMIT_NS < value < STAMP_LIMIT_NS:  # the common case
         return value
     try:
         stamp_ns = operator.index(cast("SupportsIndex", value))
-    except TypeError:  # a float of whole nanoseconds will do
+    except TypeError:  # a float of whole nanoseconds is accepted
         return _float_stamp_of(value, what)
     if isinstance(value, bool):
         return _no_stamp(value, what)
@@ -108,7 +108,7 @@ def stamp_of(value: object, what: str = "a frame's stamp") -> int | Cause:
 
 
 def _float_stamp_of(value: object, what: str) -> int | Cause:
-    """``stamp_of`` for values that are not integers; a fraction of a nanosecond is refused, as no clock has it."""
+    """``stamp_of`` for values that are not integers; fractions of a nanosecond are refused, as no clock counts them."""
     if isinstance(value, (str, bytes, np.bool_)):
         return _no_stamp(value, what)
     try:
@@ -126,7 +126,7 @@ def _no_stamp(value: object, what: str) -> Cause:
 
 
 def ahead_of(now_ns: int, stamp_ns: int, max_ahead_ns: int) -> Cause | None:
-    """What is wrong with a moment that lies too far ahead of now; None of any other."""
+    """The cause if a stamp lies too far ahead of now; otherwise None."""
     ahead_ns = stamp_ns - now_ns
     if ahead_ns <= max_ahead_ns:
         return None
@@ -134,7 +134,7 @@ def ahead_of(now_ns: int, stamp_ns: int, max_ahead_ns: int) -> Cause | None:
 
 
 def behind_of(now_ns: int, stamp_ns: int) -> Cause | None:
-    """What is wrong with a moment that lies so far behind now that no live frame is of it; None of any other."""
+    """The cause if a stamp lies too far behind now for a live frame; otherwise None."""
     if now_ns - stamp_ns <= OLDEST_NS:
         return None
     meant = unit_meant(stamp_ns, now_ns)
@@ -143,12 +143,12 @@ def behind_of(now_ns: int, stamp_ns: int) -> Cause | None:
 
 
 def unit_meant(stamp: int, ns: int) -> str:
-    """The unit in which a time is written that is so long in nanoseconds; empty where that is none of ``COARSER``."""
+    """The unit of ``COARSER`` in which ``stamp`` would equal ``ns`` nanoseconds; empty if there is none."""
     return next((unit for unit, each_ns in COARSER.items() if 0.9 * ns < stamp * each_ns < 1.1 * ns), "")
 
 
 def duration(ns: int) -> str:
-    """A length of time for people, in the largest unit of which there is one: ``350 ms``, ``2.0 hours``."""
+    """A duration for people, in the largest unit that fits: ``350 ms``, ``2.0 hours``."""
     for unit_ns, unit in ((31_557_600e9, "years"), (86_400e9, "days"), (3600e9, "hours"), (60e9, "min"), (1e9, "s")):
         if abs(ns) >= unit_ns:
             return f"{ns / unit_ns:.1f} {unit}"
@@ -156,38 +156,38 @@ def duration(ns: int) -> str:
 
 
 class StampMapper:
-    """Turns the stamps of one live camera into moments of our clock, or says why it cannot.
+    """Maps the stamps of one live camera to the stream's clock, or gives the cause why it cannot.
 
-    A frame whose stamp breaks the rule is lost; ``CLOCK_JUMP`` besides means that moments before and after cannot be
-    compared, and that frames after it are welcome again.
+    A frame whose stamp violates the rule is lost. ``CLOCK_JUMP`` also means that times before and after cannot be
+    compared; frames after it are accepted again.
 
     Args:
-        kind: What the camera stamps with.
-        max_ahead_ns: How far a moment may lie ahead of now.
-        clock: Ours.
+        kind: Clock of the camera's stamps.
+        max_ahead_ns: How far a stamp may lie ahead of now.
+        clock: The stream's clock.
     """
 
     def __init__(self, kind: ClockKind, max_ahead_ns: int, clock: Clock) -> None:
         self._kind, self._max_ahead_ns, self._clock = kind, max_ahead_ns, clock
         self._device = DeviceClock(max_ahead_ns)
         self._last_ns: int | None = None
-        self._wall_ahead_ns: int | None = None  # how far the time of day was ahead of our clock at the last frame
+        self._wall_ahead_ns: int | None = None  # time of day minus stream clock, at the last frame
 
     def reopened(self) -> None:
-        """The camera was reopened: stamps may go back. What is known of a device's clock holds until it jumps."""
+        """Note that the camera was reopened: stamps may go back. A device clock's offset is kept until it jumps."""
         self._last_ns = self._wall_ahead_ns = None
 
     def restart(self) -> None:
-        """Forget everything: the machine slept, and nothing is known of the device's clock meanwhile."""
+        """Forget everything, after a suspend, during which the device's clock may have done anything."""
         self._device.restart()
         self.reopened()
 
     def moment(self, stamp: object, received_ns: int) -> int | Cause:
-        """The moment of capture of a frame, at most ``received_ns``.
+        """Time of capture of a frame by the stream's clock, at most ``received_ns``.
 
         Args:
-            stamp: What the camera stamped it with.
-            received_ns: Our clock, right after it was read.
+            stamp: The camera's stamp.
+            received_ns: The stream's clock right after the frame was read.
         """
         if self._kind == "arrival":
             return received_ns
@@ -201,14 +201,14 @@ class StampMapper:
         return self._judged(stamp_ns, received_ns)
 
     def _wall_moment(self, stamp_ns: int, received_ns: int) -> int | Cause:
-        """The moment of a stamp of the time of day; where that stepped, a frame under way bears neither time."""
+        """Map a time-of-day stamp; when the clock steps, a frame in flight may carry either time."""
         last_ns, self._wall_ahead_ns = self._wall_ahead_ns, self._clock.wall_ns() - received_ns
         if last_ns is not None and abs(self._wall_ahead_ns - last_ns) > self._max_ahead_ns:
             return Cause(Reason.CLOCK_JUMP, f"the time of day stepped by {duration(self._wall_ahead_ns - last_ns)}")
         return self._judged(stamp_ns, received_ns, self._wall_ahead_ns)
 
     def _judged(self, stamp_ns: int, received_ns: int, clock_ahead_ns: int = 0) -> int | Cause:
-        """The rule for a clock whose now is known: so far ahead of ours."""
+        """Apply the rule to a clock that is ``clock_ahead_ns`` ahead of the stream's."""
         its_now_ns, moment_ns = received_ns + clock_ahead_ns, stamp_ns - clock_ahead_ns
         if wrong := ahead_of(its_now_ns, stamp_ns, self._max_ahead_ns) or behind_of(its_now_ns, stamp_ns):
             return wrong if unit_meant(stamp_ns, its_now_ns) else self._with_advice(wrong)
@@ -223,42 +223,42 @@ class StampMapper:
 
 
 class DeviceClock:
-    """Offset and drift of a clock with an epoch of its own, learned from when its stamps arrive.
+    """Offset and drift of a device clock with its own epoch, estimated from arrival times.
 
-    No frame arrives before it was captured, so the least delay of the last seconds is taken for the way from the device
-    to us: the lower envelope of ``arrival - stamp``, a line through the least delays of each second (Theil-Sen slope,
-    which a few late seconds cannot turn). The line never rises faster above the least delay ever seen than clocks
-    drift: frames that are late for good stay late.
+    No frame arrives before it was captured, so the smallest delays of the last seconds are taken as transport time: the
+    lower envelope of ``arrival - stamp`` is a line through the smallest delay of each second (Theil-Sen slope, robust
+    to a few late seconds). The line may rise above the smallest delay ever seen no faster than clocks drift, so that
+    frames that become permanently late are still seen as late.
 
     Args:
-        max_ahead_ns: A stamp that lies further ahead of the line than this has jumped.
+        max_ahead_ns: A stamp further ahead of the line than this means that the clock jumped.
     """
 
     SECONDS = 16
-    """How many seconds' least delays are kept."""
+    """Number of seconds whose smallest delay is kept."""
     MAX_DRIFT = 5e-4
-    """Two clocks that drift apart faster than this are not clocks: what grows faster is lateness."""
+    """Largest plausible drift of two clocks: a delay that grows faster is lateness."""
 
     def __init__(self, max_ahead_ns: int) -> None:
         self._max_ahead_ns = max_ahead_ns
         self.restart()
 
     def restart(self) -> None:
-        """Forget everything: the next stamp begins a new epoch."""
+        """Forget everything: the next stamp starts a new epoch."""
         self._least: deque[tuple[int, int]] = deque(maxlen=self.SECONDS)  # (stamp, delay) of whole seconds
-        self._second: tuple[int, int] | None = None  # of the running one
-        self._began_ns = 0  # stamp at which it began
+        self._second: tuple[int, int] | None = None  # of the current second
+        self._began_ns = 0  # stamp at which the current second began
         self._origin_ns = self._offset_ns = 0
         self._drift = 0.0
         self._floor: tuple[int, int] | None = (
             None  # (stamp, delay) above which the line rises no faster than clocks drift
         )
-        self._fallen_ns = 0  # how much shorter the way turned out to be in the running second
+        self._fallen_ns = 0  # by how much the line was lowered in the current second
         self._first: tuple[int, int] | None = None  # stamp and arrival
         self._last_ns: int | None = None
 
     def moment(self, stamp_ns: int, received_ns: int) -> int | Cause:
-        """The moment of capture by our clock, at most ``received_ns``; a ``CLOCK_JUMP`` begins a new epoch."""
+        """Time of capture by the stream's clock, at most ``received_ns``; a ``CLOCK_JUMP`` starts a new epoch."""
         delay_ns = received_ns - stamp_ns
         jump = None if self._last_ns is None else self._jump(stamp_ns, delay_ns)
         if jump is not None:
@@ -268,7 +268,7 @@ class DeviceClock:
         return wrong or min(stamp_ns + self._expected_ns(stamp_ns), received_ns)
 
     def _coarser(self, stamp_ns: int, received_ns: int) -> Cause | None:
-        """What is wrong with stamps that do not count nanoseconds, as their rate shows after a second."""
+        """The cause if stamps do not count nanoseconds, which their rate shows after a second."""
         self._first = self._first or (stamp_ns, received_ns)
         passed_ns = received_ns - self._first[1]
         unit = unit_meant(stamp_ns - self._first[0], passed_ns) if passed_ns >= 1_000_000_000 else ""
@@ -287,7 +287,7 @@ class DeviceClock:
         return None
 
     def _expected_ns(self, stamp_ns: int) -> int:
-        """The delay on the line at a stamp."""
+        """Delay of the line at a stamp."""
         line_ns = self._offset_ns + round(self._drift * (stamp_ns - self._origin_ns))
         return line_ns if self._floor is None else min(line_ns, self._ceiling_ns(self._floor, stamp_ns))
 
@@ -312,7 +312,7 @@ class DeviceClock:
             self._floor = stamp_ns, delay_ns
 
     def _fit(self) -> None:
-        """Lay the line under the least delays."""
+        """Fit the line below the smallest delays."""
         points = [*self._least, cast("tuple[int, int]", self._second)]
         slopes = [(b - a) / (t - s) for (s, a), (t, b) in combinations(points, 2) if t > s]
         drift = statistics.median(slopes) if len(points) > 3 else 0.0

@@ -1,4 +1,4 @@
-"""The cameras of a stream side by side: each with its thread, its last cut, and when its labels go stale."""
+"""The cameras of a stream: each with its capture thread, its last cut, and when its labels become stale."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from kd_edge.types import Cause, Frame, Reason
 log = logging.getLogger("kd_edge.runtime")
 
 TOGETHER_NS = 5_000_000
-"""Frames of several recordings whose stamps lie no further apart are labelled in one step."""
+"""Frames of several recordings whose stamps are at most this far apart are labelled in one step."""
 
 
 class Feed:
-    """One camera of a stream, and what the stream remembers of it.
+    """One camera of a stream and its state.
 
     Args:
         camera: Not open yet.
-        clock: Of the stream.
-        arrived: Notified when a frame has come, or none will come any more.
+        clock: The stream's clock.
+        arrived: Notified when a frame has come, or no more will come.
 
     Attributes:
         camera: As given.
-        name: The camera's once it is open, which is the source of its predictions.
-        capture: Its thread.
+        name: Name of the open camera, the ``source`` of its predictions.
+        capture: Its capture thread.
         load: Whether the machine keeps up with it.
-        skipped: How many of its frames were too old when their turn came.
-        last_frame: The one that gave a prediction last; None before the first one.
+        skipped: Number of frames that were too old when their turn came.
+        last_frame: The last frame with a prediction; None before the first one.
     """
 
     def __init__(self, camera: Camera, clock: Clock, arrived: threading.Condition | None = None) -> None:
@@ -45,24 +45,24 @@ class Feed:
         self.capture = Capture(camera, self._timeouts, clock, arrived)
         self.last_frame: Frame | None = None
         self._too_old: Cause | None = None  # why the last frame was skipped
-        self._is_told = False  # that none of its frames will come any more
+        self._end_is_logged = False  # that no more of its frames will come
         self._suspended_ns = clock.suspended_ns()
 
     @property
     def patience_seconds(self) -> float:
-        """How long to wait for a frame before another look whether one will come."""
+        """How long to wait for a frame before checking whether one can still come."""
         return self._timeouts.read_timeout_ms / 1e3
 
     @property
     def is_awaited(self) -> bool:
-        """Whether a frame of it is on its way that belongs together with those of other cameras."""
+        """Whether a frame that belongs together with those of other cameras is still on its way."""
         return bool(getattr(self.camera, "on_its_way", False)) and self.capture.waiting is None
 
     def start(self, valid_ns: int) -> None:
-        """Begin to capture; the camera is open.
+        """Start capturing; the camera is open.
 
         Args:
-            valid_ns: How long a label of it holds.
+            valid_ns: How long its labels are valid.
         """
         self.last_id, self.last_ns = -1, self._clock.now_ns()
         self._suspended_ns = self._clock.suspended_ns()
@@ -70,7 +70,7 @@ class Feed:
         self.capture.start()
 
     def cut_before(self, captured: Captured) -> Cause | None:
-        """What happened since the frame before this one, if the window is to begin anew; asked once a frame."""
+        """Why the window must restart before this frame, if it must; to be called once per frame."""
         if captured.cut == self._cut:
             return None
         self._cut = captured.cut
@@ -78,16 +78,16 @@ class Feed:
 
     @property
     def slept_ns(self) -> int:
-        """How long the machine has slept since ``awoke``, which no age of a frame tells; 0 if it did not."""
+        """How long the machine was suspended since ``awoke``, which no frame's age shows; 0 if it was not."""
         slept_ns = self._clock.suspended_ns() - self._suspended_ns
         return slept_ns if slept_ns > LONGEST_NAP_NS else 0
 
     def awoke(self) -> None:
-        """What comes now is from after the machine slept."""
+        """Note that frames from now on are from after the last suspend."""
         self._suspended_ns = self._clock.suspended_ns()
 
     def is_too_old(self, frame: Frame, now_ns: int, longest_ms: float | None) -> bool:
-        """Whether a frame is skipped on purpose: the next one is worth more than its label."""
+        """Whether a frame is too old and is skipped in favour of the next one."""
         age_ns = now_ns - frame.captured_ns
         if longest_ms is None or age_ns <= longest_ms * 1e6:
             self._too_old = None
@@ -100,11 +100,11 @@ class Feed:
         return True
 
     def pushed(self, frame: Frame) -> None:
-        """Take note of a frame that gave a prediction."""
+        """Note a frame with a prediction."""
         self.last_id, self.last_ns, self.last_frame = frame.frame_id, frame.captured_ns, frame
 
     def due_cause(self, now_ns: int) -> Cause | None:
-        """Why its labels are stale, when it is time to say so; that counts as said."""
+        """Why its labels are stale, if a ``stale`` prediction is due; it then counts as given."""
         if not self.watchdog.is_due(now_ns):
             return None
         self.watchdog.told(now_ns)
@@ -116,12 +116,12 @@ class Feed:
         return Cause(Reason.NO_FRAME, silence)
 
     def _over(self, silence: str) -> Cause:
-        """Of a camera that gives no frame any more, while others do; the first time that is worth a line."""
+        """Cause for a camera that has ended while others go on; logged the first time."""
         error = self.capture.error
         why = "it has ended" if error is None else fault_of(error, self.name)
-        if not self._is_told:
+        if not self._end_is_logged:
             log.warning("camera %s gives no more frames, the others go on: %s", printable(self.name), printable(why))
-        self._is_told = True
+        self._end_is_logged = True
         return Cause(Reason.NO_FRAME if error is None else Reason.CAMERA_LOST, f"{silence}: {why}")
 
 
@@ -138,7 +138,7 @@ def check_together(cameras: Sequence[Camera]) -> None:
     if twice is not None:
         raise ConfigError(
             f"two cameras called '{twice}'",
-            "a name of its own for each: labels bear it",
+            "a different name for each: labels carry it",
             "name them, as in --camera left=URI --camera right=URI, or by camera files",
         )
     if len({camera.live for camera in cameras}) > 1:

@@ -1,4 +1,4 @@
-"""One push at a time, and none once the process ends."""
+"""One push at a time, and none while the process ends."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from weakref import WeakSet
 from kd_edge.errors import EngineError
 
 LONGEST_STEP_SECONDS = 2.0
-"""So long a push of another thread is waited for by whoever closes its engine, or ends the process."""
+"""How long closing an engine, or ending the process, waits for a push of another thread."""
 
 
 class PushGuard:
-    """Lets one thread push at a time: windows and arrays of two pushes at once would be mixed, and labels wrong.
+    """Lets one thread push at a time: concurrent pushes would mix windows and arrays, and give wrong labels.
 
     Raises:
-        EngineError: On entering: another thread is inside.
+        EngineError: On entering, if another thread is inside.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._owner: int | None = None  # the thread that is inside
-        self._left: deque[Callable[[], None]] = deque(maxlen=1)  # what it is to do when it comes out
+        self._left: deque[Callable[[], None]] = deque(maxlen=1)  # to be called when it leaves
         self._is_shut = False
         _GUARDS.add(self)
 
@@ -40,18 +40,22 @@ class PushGuard:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._do_left()  # still inside: whoever waits for the lock finds it done
+            self._do_left()  # while still holding the lock, so that waiting threads find it done
         finally:
             self._owner = None
             self._lock.release()
-        if self._left and self._lock.acquire(blocking=False):  # a signal's handler left it on the way out
+        if self._left and self._lock.acquire(blocking=False):  # left by a signal handler in between
             self._do_left_and_release()
 
     def _refuse(self) -> None:
         if _process_ends.is_set():
             if threading.current_thread().daemon:
-                self._lock.acquire()  # for ever: the thread ends with the process, and disturbs nothing until then
-            raise EngineError("a push while the process ends", "one before", "stop and join what pushes at the end")
+                self._lock.acquire()  # blocks until the process ends, and the daemon thread with it
+            raise EngineError(
+                "a push while the process ends",
+                "no push any more",
+                "stop and join pushing threads before the program ends",
+            )
         raise EngineError(
             "a push while another thread pushes",
             "one thread at a time for a recogniser",
@@ -59,10 +63,10 @@ class PushGuard:
         )
 
     def once_free(self, close: Callable[[], None]) -> None:
-        """Close an engine that nothing pushes to any more, and never under a push; takes bounded time.
+        """Close an engine, but never during a push; takes bounded time.
 
-        A push that is under way is waited for. Where it takes longer, as one that opens another engine does, or is this
-        thread's own, interrupted by a signal, it closes when it comes out: whatever its engine is by then.
+        Waits for a running push. If that takes too long (it may be opening another engine), or is this thread's own,
+        interrupted by a signal, the push itself closes the engine in use when it ends.
 
         Args:
             close: Called once; no push may begin after it.
@@ -76,7 +80,7 @@ class PushGuard:
             self._do_left_and_release()
 
     def _do_left(self) -> None:
-        """Do what was left to whoever holds the lock."""
+        """Call what was left to the holder of the lock."""
         if self._left:
             self._left.pop()()
 
@@ -87,19 +91,19 @@ class PushGuard:
             self._lock.release()
 
     def shut(self, timeout_seconds: float) -> None:
-        """Let nobody in any more."""
+        """Admit no thread any more."""
         self._is_shut = self._lock.acquire(timeout=timeout_seconds)
 
 
 _GUARDS: WeakSet[PushGuard] = WeakSet()
 _process_ends = threading.Event()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_GUARDS.clear)  # who pushes in the parent pushes on there
+    os.register_at_fork(after_in_child=_GUARDS.clear)  # pushes of the parent go on there
 
 
 @atexit.register
 def _shut_all() -> None:
-    """A daemon thread that comes out of native code into an interpreter that has ended aborts the process."""
+    """Shut all guards: a daemon thread returning from native code into an ended interpreter aborts the process."""
     _process_ends.set()
     until = time.monotonic() + LONGEST_STEP_SECONDS
     for guard in tuple(_GUARDS):

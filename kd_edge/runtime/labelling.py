@@ -16,7 +16,7 @@ from kd_edge.types import NO_CAUSE, Cause, Float32, LabelState, Prediction, Reas
 
 
 class Pushed(NamedTuple):
-    """A frame on its way through one batched step."""
+    """A frame in one batched step."""
 
     source: str
     state: SourceState
@@ -26,11 +26,11 @@ class Pushed(NamedTuple):
 
 
 class Labeller:
-    """Makes the predictions of one model.
+    """Creates the predictions of one model.
 
     Attributes:
         valid_ns: How long a label may be acted on after its frame's capture.
-        needed_rate: Which frame rate the model's window needs.
+        needed_rate: Frame rate that the model's window needs.
     """
 
     def __init__(self, manifest: Manifest, valid_ns: int) -> None:
@@ -50,9 +50,9 @@ class Labeller:
         Args:
             p: Its newest frame.
             binding: The engine's outputs.
-            row: Where in them this source's are.
-            error_ns: How far the segment that is furthest from its moment lies from it.
-            degraded: Why no label is better than degraded; without a reason when the engine is as it should be.
+            row: Row of this source in them.
+            error_ns: Largest distance of a segment's frame from its nominal time.
+            degraded: Why labels are at best ``degraded``; without a reason if the engine is fine.
             now_ns: Becomes ``emitted_ns``.
         """
         logits = p.state.answer(binding, row)
@@ -80,14 +80,14 @@ class Labeller:
         )
 
     def warming(self, p: Pushed, what: str, now_ns: int | None) -> Prediction:
-        """The prediction while ``what`` is not full: because the source began, or because its frames are too few."""
+        """The prediction while ``what`` is not full: after a start, or because the frame rate is too low."""
         cause = self._too_slow(p, self.needed_rate.least_fps)
         if cause is None:
             cause = p.state.cause._replace(detail=f"{p.state.cause.detail}: {what} not full")
         return self.unlabelled(p, LabelState.WARMING, cause, now_ns)
 
     def unlabelled(self, p: Pushed, state: LabelState, cause: Cause, now_ns: int | None) -> Prediction:
-        """The prediction of a frame that gets no label."""
+        """The prediction of a frame without a label."""
         return Prediction(
             source=p.source,
             probabilities=self._zeros,
@@ -102,7 +102,7 @@ class Labeller:
         )
 
     def stale(self, source: str, frame_id: int, captured_ns: int, now_ns: int, cause: Cause) -> Prediction:
-        """The prediction that says there is none."""
+        """A ``stale`` prediction."""
         return Prediction(
             source=source,
             probabilities=self._zeros,
@@ -116,7 +116,7 @@ class Labeller:
         )
 
     def _too_slow(self, p: Pushed, needed_fps: float) -> Cause | None:
-        """The cause that lies in the source's frame rate, if it is below ``needed_fps``."""
+        """``slow_rate`` if the source's frame rate is below ``needed_fps``."""
         fps = p.state.fps
         if fps is None or fps >= needed_fps:
             return None
@@ -138,7 +138,7 @@ class Labeller:
             return LabelState.DEGRADED, degraded
         if picture.state is LabelState.DEGRADED:
             return picture
-        if error_ns * 4 > self._manifest.spacing_ns:  # frames further apart than half a spacing cannot do better
+        if error_ns * 4 > self._manifest.spacing_ns:  # half a spacing apart, frames are off by up to a quarter
             slow = self._too_slow(p, self.needed_rate.full_fps)
             if slow is not None or error_ns > self._known_error_ns:
                 off = f"a segment is {error_ns / 1e6:.0f} ms off its moment"

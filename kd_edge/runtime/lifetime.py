@@ -1,4 +1,4 @@
-"""From entering a stream to leaving it, also where nobody does: dropped while it runs, or when the process ends."""
+"""From entering a stream to leaving it, including streams dropped while running or open when the process ends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Protocol
 log = logging.getLogger("kd_edge.runtime")
 
 LEAVE_SECONDS = 2.0
-"""So long the threads that iterate are given to leave their streams when the process ends."""
+"""How long iterating threads have to leave their streams when the process ends."""
 
 
 class Stoppable(Protocol):
@@ -29,13 +29,13 @@ class Stoppable(Protocol):
 
 
 class Lifetime:
-    """Whether a stream is entered; entered once at a time, and closed once, whoever does it.
+    """Whether a stream is entered: at most once at a time, and closed exactly once, by any thread.
 
     Args:
-        stream: Whose it is. Nothing that it opens may refer to it: one that nobody holds any more closes.
+        stream: The stream. Nothing that it opens may refer to it, so that it closes when the last reference is dropped.
 
     Attributes:
-        stop_asked: Whether the labels are to end: from then until the stream is left.
+        stop_asked: Whether the stream was asked to stop; reset when it is left.
     """
 
     def __init__(self, stream: Stoppable) -> None:
@@ -50,14 +50,14 @@ class Lifetime:
         self._thread = threading.current_thread()
 
     def enter(self, open_all: Callable[[], ExitStack]) -> None:
-        """Open everything, and see to it that it gets closed.
+        """Open everything and make sure that it gets closed.
 
         Raises:
-            RuntimeError: The stream is entered already.
+            RuntimeError: The stream is already entered.
         """
         with self._leaving:
             if not self._left.is_set():
-                raise RuntimeError("this stream is entered already: leave it first, or make another one")
+                raise RuntimeError("this stream is already entered: leave it first, or create another one")
             self._left.clear()
         self.taken_up()
         _lives.add(self)
@@ -70,17 +70,17 @@ class Lifetime:
         self._dropped.atexit = False
 
     def taken_up(self) -> None:
-        """This thread iterates."""
+        """Note that the current thread iterates."""
         self._thread = threading.current_thread()
 
     @property
     def goes_on(self) -> bool:
-        """Whether the stream is entered, and nobody has asked it to stop."""
+        """Whether the stream is entered and was not asked to stop."""
         return not (self.stop_asked or self._left.is_set())
 
     def leave(self) -> None:
-        """Close everything; a second call waits until the first is done."""
-        self.stop_asked = True  # whoever iterates in another thread
+        """Close everything; a concurrent call waits until the first is done."""
+        self.stop_asked = True  # ends the iteration in another thread
         with self._leaving:
             try:
                 self._opened.close()
@@ -91,18 +91,18 @@ class Lifetime:
                 self.stop_asked = self._is_new = False
 
     def ask_to_stop(self) -> None:
-        """End the labels of a stream that is entered, is being entered, or was not yet; one that was left may go on."""
+        """End the iteration of a stream that is entered, being entered or not yet entered; no effect after that."""
         if self._is_new or not self._left.is_set():
             self.stop_asked = True
 
     def stop(self) -> None:
-        """Ask the stream to stop, if it is still there and entered."""
+        """Ask the stream to stop, if it still exists and is entered."""
         stream = self._stream()
         if stream is not None and not self._left.is_set():
             stream.stop()
 
     def end(self, timeout_seconds: float) -> None:
-        """Have the stream left: by the thread that iterates, or here if that is this one or does not do it in time."""
+        """Wait until the iterating thread has left the stream; after the time-out, or if it is this one: leave here."""
         if self._thread is not threading.current_thread() and self._thread.is_alive():
             self._left.wait(timeout_seconds)
         if not self._left.is_set():
@@ -111,12 +111,12 @@ class Lifetime:
 
 _lives: weakref.WeakSet[Lifetime] = weakref.WeakSet()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_lives.clear)  # they are the parent's, and so are their threads
+    os.register_at_fork(after_in_child=_lives.clear)  # they and their threads belong to the parent
 
 
 @atexit.register
 def _end_all() -> None:
-    """A daemon thread that comes out of a driver or an engine into an interpreter that has ended aborts the process."""
+    """Leave all streams: a daemon thread returning from native code into an ended interpreter aborts the process."""
     lives = tuple(_lives)
     for each in lives:
         each.stop()
@@ -124,14 +124,14 @@ def _end_all() -> None:
     for each in lives:
         try:
             each.end(max(0.0, until - time.monotonic()))
-        except Exception:  # the others are closed all the same
+        except Exception:  # close the others nevertheless
             log.exception("a stream could not be closed")
 
 
 def _close_dropped(opened: ExitStack, opener: int) -> None:
-    """Close what a stream has opened that is gone, in a thread of its own: whoever let go of it must not wait.
+    """Close what a dropped stream had opened, in a separate thread, so that dropping it does not block.
 
-    Not in a forked child: it is the parent's.
+    Does nothing in a forked child, where it belongs to the parent.
     """
     if os.getpid() != opener:
         return

@@ -1,4 +1,4 @@
-"""Frames on their way from a capture thread to whoever labels them, and where what they show does not go on."""
+"""Frames on their way from a capture thread to the consumer, and cuts between them."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from kd_edge.types import Cause, Frame
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Where a stream does not go on as it was: another cut begins another window.
+    """A discontinuity of a stream, after which a new window begins.
 
     Attributes:
-        number: 0 at the start; each cut has a larger one than those before.
-        cause: What happened there.
+        number: 0 at the start; increases with each cut.
+        cause: What happened.
     """
 
     number: int = 0
     cause: Cause = START
 
     def next(self, cause: Cause) -> Cut:
-        """A later cut."""
+        """The following cut."""
         return Cut(self.number + 1, cause)
 
 
@@ -38,8 +38,8 @@ class Mailbox:
     """One slot between the capture thread and the consumer.
 
     Args:
-        latest_wins: A new frame replaces one that was not fetched (live camera); else the giver waits (recording).
-        changed: Notified when a frame is there or was fetched, and on closing; several mailboxes may share one.
+        latest_wins: A new frame replaces an unfetched one (live camera); otherwise the producer waits (recording).
+        changed: Notified when a frame was put or fetched, and on closing; several mailboxes may share one.
     """
 
     def __init__(self, *, latest_wins: bool, changed: threading.Condition | None = None) -> None:
@@ -52,10 +52,10 @@ class Mailbox:
         """Hand a frame over.
 
         Returns:
-            False when another frame was replaced by it; a closed mailbox takes none, and none is lost by that.
+            False if the frame replaced another one. A closed mailbox accepts no frame; that does not count as a loss.
         """
         with self._changed:
-            if not self._latest_wins:  # as long as the consumer thinks: close() ends it
+            if not self._latest_wins:  # as long as the consumer takes; close() ends the wait
                 self._changed.wait_for(lambda: self._frame is None or self._closed)
             if self._closed:
                 return True
@@ -73,18 +73,18 @@ class Mailbox:
 
     @property
     def waiting(self) -> Captured | None:
-        """The frame that would be fetched now; it stays."""
+        """The frame that ``get`` would return now, without fetching it."""
         with self._changed:
             return self._frame
 
     def close(self) -> None:
-        """No more frames; a waiting giver and a waiting consumer go on at once."""
+        """Accept no more frames; wakes a waiting producer and consumer."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     @property
     def closed(self) -> bool:
-        """Whether no more frames come; the last one may still be there."""
+        """Whether the mailbox is closed and empty."""
         with self._changed:
             return self._closed and self._frame is None

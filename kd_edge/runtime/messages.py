@@ -1,4 +1,4 @@
-"""Messages in files: MCAP, rosbag2's SQLite and ROS 2's images. Nothing else knows ``mcap`` and ``rosbags``."""
+"""Messages in files: MCAP, rosbag2's SQLite and ROS 2 images. The only module that uses ``mcap`` and ``rosbags``."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from kd_edge.reading import open_regular
 
 EXTRA = "mcap"
 RECORD_BYTES = 128_000_000
-"""No record, and no chunk when it is unpacked, is longer: two of the largest frames fit in."""
+"""Largest record, and largest uncompressed chunk: room for two of the largest frames."""
 LOOK_BYTES = 256_000_000
-"""How far a file without a summary is looked through for its topics."""
+"""How much of a file without a summary is searched for topics."""
 IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 _TABLES = ("messages", "topics")
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -30,13 +30,13 @@ _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """What messages are of.
+    """A topic of a file.
 
     Attributes:
-        name: Of the topic.
-        type: Of its messages: ``sensor_msgs/msg/Image``.
-        encoding: Of its messages: ``cdr``, ``json``.
-        metadata: What the file says of it besides.
+        name: Name of the topic.
+        type: Message type, such as ``sensor_msgs/msg/Image``.
+        encoding: Message encoding: ``cdr`` or ``json``.
+        metadata: Further key-value pairs stored with the topic.
     """
 
     name: str
@@ -60,16 +60,16 @@ class Message(NamedTuple):
 
 
 class RosImage(NamedTuple):
-    """A ``sensor_msgs/msg/Image`` as it is stored, nothing of it checked.
+    """A ``sensor_msgs/msg/Image`` as stored, unchecked.
 
     Attributes:
-        stamp_ns: Its header's stamp; 0 where nobody set it.
-        width: Pixels of a row.
-        height: Rows.
+        stamp_ns: Stamp of its header; 0 if unset.
+        width: Pixels per row.
+        height: Number of rows.
         encoding: ``mono8``, ``16UC1``, ...
         is_bigendian: Whether the high byte of a sample comes first.
-        step: Bytes from a row to the next one.
-        data: All bytes.
+        step: Bytes from one row to the next.
+        data: All bytes of the pixels.
     """
 
     stamp_ns: int
@@ -85,8 +85,8 @@ class CompressedRosImage(NamedTuple):
     """A ``sensor_msgs/msg/CompressedImage``.
 
     Attributes:
-        stamp_ns: Its header's stamp; 0 where nobody set it.
-        format: What its writer says that it is.
+        stamp_ns: Stamp of its header; 0 if unset.
+        format: Format as declared by its writer.
         data: Bytes of an image file.
     """
 
@@ -96,17 +96,17 @@ class CompressedRosImage(NamedTuple):
 
 
 def read_image(message: Message) -> RosImage | CompressedRosImage:
-    """An image message, taken apart; its pixels stay where they are.
+    """Decode an image message without copying its pixels.
 
     Raises:
-        ValueError: It is none, or damaged.
+        ValueError: The message is damaged or not an image.
     """
     try:
         data = message.data
         if data.startswith(_ZSTD_MAGIC):  # rosbag2 can compress each message alone
             data = _unzstd(data, RECORD_BYTES)
         image = _types().deserialize_cdr(data, message.topic.type)
-    except Exception as error:  # the decoder raises any kind on damaged bytes
+    except Exception as error:  # the decoder raises any exception on damaged bytes
         raise ValueError(f"a message of {message.topic.name} is damaged ({error})") from error
     stamp_ns = image.header.stamp.sec * 1_000_000_000 + image.header.stamp.nanosec
     if message.topic.type == COMPRESSED_IMAGE:
@@ -117,13 +117,13 @@ def read_image(message: Message) -> RosImage | CompressedRosImage:
 
 
 def image_message(pixels: npt.NDArray[Any], encoding: str, stamp_ns: int, source: str) -> memoryview:
-    """An image as the bytes of a ``sensor_msgs/msg/Image``.
+    """Encode an image as a ``sensor_msgs/msg/Image``.
 
     Args:
         pixels: (H, W) or (H, W, 3), uint8 or uint16.
         encoding: ``mono8``, ``mono16`` or ``rgb8``.
-        stamp_ns: When it was captured; a stamp beyond the 31 bits that ROS has for seconds is cut to them.
-        source: Becomes ``header.frame_id``.
+        stamp_ns: When it was captured; clipped to the 31 bits that ROS has for seconds.
+        source: Value of ``header.frame_id``.
     """
     types = _types().types
     little = np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("<"))
@@ -143,7 +143,7 @@ def image_message(pixels: npt.NDArray[Any], encoding: str, stamp_ns: int, source
 
 
 def check_packages() -> None:
-    """Make sure that recordings can be written.
+    """Check that recordings can be written.
 
     Raises:
         MissingExtraError: ``mcap`` or ``rosbags`` is not installed.
@@ -160,12 +160,12 @@ def _types() -> Any:
 
 
 class McapWriter:
-    """An MCAP file that is being written; every chunk can be read without what follows it.
+    """Writes an MCAP file; every chunk can be read without those that follow.
 
     Args:
-        file: Open for writing; it is the caller's to close.
-        library: Who writes it.
-        chunk_bytes: About how long a chunk is.
+        file: Open for writing; the caller closes it.
+        library: Name of the writing library, stored in the header.
+        chunk_bytes: Approximate size of a chunk.
     """
 
     def __init__(self, file: IO[bytes], library: str, chunk_bytes: int) -> None:
@@ -177,19 +177,19 @@ class McapWriter:
         self._channels: dict[str, int] = {}
 
     def add_metadata(self, name: str, values: Mapping[str, str]) -> None:
-        """Write what holds for the whole file, at once."""
+        """Write metadata of the whole file and flush."""
         self._writer.add_metadata(name, dict(values))
         self._file.flush()
 
     def add_images(self, topic: str, metadata: Mapping[str, str]) -> None:
-        """A topic of ``sensor_msgs/msg/Image``."""
+        """Add a topic of ``sensor_msgs/msg/Image``."""
         if IMAGE not in self._schemas:
             text, _ = _types().generate_msgdef(IMAGE, ros_version=2)
             self._schemas[IMAGE] = self._writer.register_schema(IMAGE, "ros2msg", text.encode())
         self._channels[topic] = self._writer.register_channel(topic, "cdr", self._schemas[IMAGE], dict(metadata))
 
     def add_json(self, topic: str, type_: str, schema: str, metadata: Mapping[str, str]) -> None:
-        """A topic of JSON objects with their JSON schema."""
+        """Add a topic of JSON objects with their JSON schema."""
         if type_ not in self._schemas:
             self._schemas[type_] = self._writer.register_schema(type_, "jsonschema", schema.encode())
         self._channels[topic] = self._writer.register_channel(topic, "json", self._schemas[type_], dict(metadata))
@@ -198,7 +198,7 @@ class McapWriter:
         """Add a message; ``sequence`` counts those of its topic, modulo 2^32.
 
         Returns:
-            Whether this message and all before it are in the file now, as whole chunks.
+            Whether this message and all before it are now in the file, as complete chunks.
         """
         before = self._file.tell()
         self._writer.add_message(self._channels[topic], log_ns, data, log_ns, sequence & 0xFFFFFFFF)
@@ -214,9 +214,9 @@ class McapWriter:
 
 
 class McapReader:
-    """Messages of an MCAP file in the order they were written, each as it is reached; a context manager.
+    """Reads the messages of an MCAP file one by one in the order they were written; a context manager.
 
-    A file that breaks off is read up to there.
+    A truncated file is read up to where it ends.
     """
 
     def __init__(self, path: Path) -> None:
@@ -229,20 +229,20 @@ class McapReader:
         self._file.close()
 
     def topics(self) -> list[Topic]:
-        """All topics; of a file without a summary those of its first ``LOOK_BYTES``."""
-        topics = self._summarised() or self._looked_for()
+        """All topics; for a file without a summary, those in its first ``LOOK_BYTES``."""
+        topics = self._summary_topics() or self._search_topics()
         return sorted(topics, key=lambda topic: topic.name)
 
-    def _summarised(self) -> list[Topic]:
+    def _summary_topics(self) -> list[Topic]:
         reader = import_extra("mcap.reader", EXTRA)
         self._file.seek(0)
         try:
             summary = reader.SeekingReader(self._file, record_size_limit=RECORD_BYTES).get_summary()
-        except Exception:  # it breaks off, or is damaged there; what comes before may be whole
+        except Exception:  # truncated or damaged there; what precedes it may be intact
             return []
         return [] if summary is None else [_topic(c, summary.schemas) for c in summary.channels.values()]
 
-    def _looked_for(self) -> list[Topic]:
+    def _search_topics(self) -> list[Topic]:
         found: dict[str, Topic] = {}
         try:
             for record in self._records():
@@ -256,27 +256,27 @@ class McapReader:
         return list(found.values())
 
     def metadata(self) -> dict[str, dict[str, str]]:
-        """What the file says of itself, by name; empty where it has no summary."""
+        """Metadata of the file, by name; empty without a summary."""
         reader = import_extra("mcap.reader", EXTRA)
         self._file.seek(0)
         try:
             seeking = reader.SeekingReader(self._file, record_size_limit=RECORD_BYTES)
             return {record.name: record.metadata for record in seeking.iter_metadata()} if seeking.get_summary() else {}
-        except Exception:  # as above
+        except Exception:  # truncated or damaged
             return {}
 
     def messages(self, topics: Collection[str]) -> Iterator[Message]:
         """The messages of some topics.
 
         Raises:
-            ValueError: What follows is damaged, or the file breaks off there.
+            ValueError: The rest is damaged, or the file is truncated.
         """
         for record in self._records():
             if isinstance(record, Message) and record.topic.name in topics:
                 yield record
 
     def _records(self) -> Iterator[Topic | Message]:
-        """Topics as they are declared and messages, from the start."""
+        """Topics, as they are declared, and messages, from the start of the file."""
         exceptions = import_extra("mcap.exceptions", EXTRA)
         self._file.seek(0)
         try:
@@ -316,7 +316,7 @@ def _topic(channel: Any, schemas: Mapping[int, Any]) -> Topic:
 
 
 def _unpacked(chunk: Any) -> Any:
-    """A chunk without its compression; its size is known to be bounded before room is made for it."""
+    """A chunk, uncompressed; its size is checked before memory is allocated."""
     if not chunk.compression:
         return chunk
     size = chunk.uncompressed_size
@@ -334,7 +334,7 @@ def _unpacked(chunk: Any) -> Any:
 
 
 def _unzstd(data: bytes, limit: int) -> bytes:
-    """What was compressed with zstd, at most so many bytes."""
+    """Decompress zstd data, at most ``limit`` bytes."""
     zstandard = import_extra("zstandard", EXTRA)
     with zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True) as stream:
         unpacked: bytes = stream.read(limit)
@@ -342,7 +342,7 @@ def _unzstd(data: bytes, limit: int) -> bytes:
 
 
 class SqliteReader:
-    """Messages of a rosbag2 ``.db3`` file in the order of their time, each as it is reached; a context manager."""
+    """Reads the messages of a rosbag2 ``.db3`` file one by one in time order; a context manager."""
 
     def __init__(self, path: Path) -> None:
         open_regular(path).close()  # SQLite would wait for a FIFO
@@ -351,7 +351,9 @@ class SqliteReader:
             merge = f"sqlite3 {path.name} 'PRAGMA wal_checkpoint'"
             raise ValueError(f"its newest messages are still in {unmerged.name}; {merge} moves them")
         address = f"file:{quote(os.fsencode(path.absolute()))}?immutable=1"
-        self._file = sqlite3.connect(address, uri=True, check_same_thread=False)  # opened here, read by the capture
+        self._file = sqlite3.connect(
+            address, uri=True, check_same_thread=False
+        )  # opened here, read by the capture thread
         self._cursor = self._file.cursor()
         try:
             self._topics = self._read_topics()
@@ -366,7 +368,7 @@ class SqliteReader:
         self._close()
 
     def _close(self) -> None:
-        self._cursor.close()  # a query that is under way would keep the file open
+        self._cursor.close()  # a running query would keep the file open
         self._file.close()
 
     def _read_topics(self) -> dict[int, Topic]:
@@ -374,8 +376,8 @@ class SqliteReader:
             self._file.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, RECORD_BYTES)
         self._cursor.execute("PRAGMA trusted_schema = OFF")
         self._cursor.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-        if not set(_TABLES) <= {name for (name,) in self._cursor}:  # a view could be without end
-            raise ValueError(f"it is no rosbag2 file: there are no tables {' and '.join(_TABLES)}")
+        if not set(_TABLES) <= {name for (name,) in self._cursor}:  # a view could be infinite
+            raise ValueError(f"it is not a rosbag2 file: it lacks the tables {' and '.join(_TABLES)}")
         rows = self._cursor.execute("SELECT id, name, type, serialization_format FROM topics")
         return {number: Topic(str(name), str(type_), str(encoding)) for number, name, type_, encoding in rows}
 
@@ -387,7 +389,7 @@ class SqliteReader:
         """The messages of some topics.
 
         Raises:
-            ValueError: What follows is damaged.
+            ValueError: The rest is damaged.
         """
         numbers = [number for number, topic in self._topics.items() if topic.name in topics]
         wanted = ",".join("?" * len(numbers))
@@ -402,7 +404,7 @@ def open_messages(path: Path) -> McapReader | SqliteReader:
     """Open a ``.mcap`` or ``.db3`` file.
 
     Raises:
-        OSError: It is not there or no regular file.
-        ValueError, sqlite3.Error: It is damaged.
+        OSError: The file does not exist or is not a regular file.
+        ValueError, sqlite3.Error: The file is damaged.
     """
     return SqliteReader(path) if path.suffix.lower() == ".db3" else McapReader(path)

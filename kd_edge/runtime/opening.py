@@ -1,4 +1,4 @@
-"""From what cameras were asked for to open ones that suit the model of a stream."""
+"""Creates and opens the cameras of a stream, and checks that they suit the model."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from kd_edge.runtime.rate import NeededRate
 log = logging.getLogger("kd_edge.runtime")
 
 CAMERA = ("name", "live", "open", "read", "close", "ended")
-"""What any camera must have."""
+"""Attributes that every camera must have."""
 CLEARLY = 0.9
-"""A nominal frame rate below this share of the least one is too low, whatever its tolerance."""
+"""A nominal frame rate below this share of the minimum is too low, whatever its tolerance."""
 
 
 def make_cameras(
@@ -29,14 +29,14 @@ def make_cameras(
     """The cameras of a stream, not open yet.
 
     Args:
-        wishes: Names, URIs and cameras of one's own.
-        shared: What the camera files of the names and URIs say.
-        wanted: What the model needs of a camera.
+        wishes: Names, URIs and custom cameras.
+        shared: Camera files of the names and URIs.
+        wanted: Requirements of the model.
         realtime: Pace recordings by their stamps.
-        clock: Stamps and paces the frames of cameras that are made here.
+        clock: Stamps and paces the frames of cameras created here.
 
     Raises:
-        ConfigError: Something that is no camera, two of one name, or live ones beside recordings.
+        ConfigError: An object that is not a camera, two cameras of one name, or live cameras mixed with recordings.
     """
     for camera in wishes:
         if not isinstance(camera, str):
@@ -67,7 +67,7 @@ def open_fitting(camera: Camera, wanted: Wanted, needed: NeededRate, model: str)
     """Open a camera that suits a model.
 
     Raises:
-        CameraError: It is not there, or its frames or their rate are nothing for the model.
+        CameraError: It cannot be opened, or its frames or their rate do not suit the model.
     """
     open_or_explain(camera)
     check_fits(camera, wanted)
@@ -75,11 +75,11 @@ def open_fitting(camera: Camera, wanted: Wanted, needed: NeededRate, model: str)
 
 
 def open_or_explain(camera: Camera) -> None:
-    """Open a camera; whatever a driver raises becomes one line.
+    """Open a camera; any exception of a driver becomes an error of one line.
 
     Raises:
-        CameraError: It is not there.
-        UnexpectedError: A mistake in its program, whose traceback is logged.
+        CameraError: It cannot be opened.
+        UnexpectedError: A bug in its program, whose traceback is logged.
     """
     try:
         camera.open()
@@ -98,7 +98,7 @@ def open_or_explain(camera: Camera) -> None:
 
 
 def _check_rate(camera: Camera, needed: NeededRate, model: str) -> None:
-    """Refuse a camera whose nominal rate can never fill a window, and say so of one that degrades every label."""
+    """Refuse a camera whose nominal rate can never fill a window; warn of one that degrades every label."""
     fps = camera.fps
     if not isinstance(fps, (int, float)) or not 0 < fps < needed.full_fps:
         return
@@ -112,21 +112,21 @@ def _check_rate(camera: Camera, needed: NeededRate, model: str) -> None:
 
 
 def told_focal(camera: Camera, config: CameraConfig | None, assumed: float | None) -> float | None:
-    """An open camera's focal length; says so where a model that needs it must assume its own.
+    """Focal length of an open camera; warns if a model that needs it has to assume one.
 
     Args:
-        camera: Open.
-        config: What its file says.
-        assumed: Focal length that the model assumes; None where it needs none.
+        camera: An open camera.
+        config: Its camera file.
+        assumed: Focal length that the model assumes; None if it needs none.
 
     Returns:
-        As a share of the frame's width; None where nothing tells it.
+        Share of the frame's width; None if unknown.
     """
     focal = focal_of(camera, config)
     if focal is None and assumed is not None:
         log.warning(
-            "camera %s does not say how wide it sees; this model's crop is in metres and assumes %.1f degrees, "
-            "as of the camera it was trained with: set hfov_deg (of the camera file, or of the ROS 2 node)",
+            "camera %s reports no field of view; this model's crop is in metres and assumes the %.1f degrees of "
+            "its training camera: set hfov_deg (in the camera file, or of the ROS 2 node)",
             printable(camera.name),
             view_of_focal(assumed),
         )

@@ -1,4 +1,4 @@
-"""What a stream does beside labelling cameras with a model."""
+"""Options of a stream."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class StreamOptions:
     record_max_mb: float = MAX_MB
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense, where it was written.
+        """Check the options.
 
         Raises:
-            ConfigError: A largest age or room for clips that is no positive number; ``record_on`` without a folder, or
-                a folder without it.
+            ConfigError: ``max_age_ms`` or ``record_max_mb`` is not a positive number, or only one of ``record_on`` and
+                ``record_dir`` is given.
         """
         if self.max_age_ms is not None and not 0 < self.max_age_ms < math.inf:
             raise ConfigError(f"max_age_ms {self.max_age_ms}", "a positive number of milliseconds", "correct it")

@@ -1,4 +1,4 @@
-"""Whether machine and program keep up with a camera: what a frame takes them, and how often one comes."""
+"""Whether machine and program keep up with a camera: the time per frame, and how often one comes."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class Load:
         self._away_ns: deque[int] = deque(maxlen=PERIODS)
         self._every_ns: deque[float] = deque(maxlen=PERIODS)
         self._skipped: deque[int] = deque(maxlen=PERIODS)
-        self._last: tuple[int, int] | None = None  # moment, and frames that had come by then
+        self._last: tuple[int, int] | None = None  # time, and frames captured by then
 
     def see(self, began_ns: int, ended_ns: int, captured: int, away_ns: int = 0) -> None:
-        """Take note of a frame.
+        """Add a labelled frame.
 
         Args:
-            began_ns: When its labelling began.
-            ended_ns: When it was labelled.
-            captured: How many had been captured by then.
-            away_ns: How long the program was busy with other things since the frame before.
+            began_ns: Start of its step.
+            ended_ns: End of its step.
+            captured: Number of frames captured by then.
+            away_ns: Time the caller spent since the previous frame.
         """
         if self._last is not None and captured > self._last[1]:
             came = captured - self._last[1]
@@ -38,11 +38,11 @@ class Load:
 
     @property
     def is_over(self) -> bool:
-        """Whether most frames come before the one before them is labelled."""
+        """Whether most frames arrive before the previous one is labelled."""
         return len(self._skipped) == PERIODS and sum(s > 0 for s in self._skipped) * 2 > PERIODS
 
     def cause(self, needed: NeededRate) -> Cause:
-        """The budget as measured."""
+        """The cause, with the measured times."""
         took, away, every = (median(each) / 1e6 for each in (self._took_ns, self._away_ns, self._every_ns))
         share = sum(self._skipped) / (sum(self._skipped) + len(self._skipped))
         reason, found = Reason.OVERLOAD, f"a frame takes {took:.0f} ms and one"

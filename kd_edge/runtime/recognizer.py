@@ -1,4 +1,4 @@
-"""Frames in, labels out: the streaming step with its memory. No thread and no clock of its own: deterministic."""
+"""Frames in, labels out: the streaming step and its memory. Has no thread and no clock of its own: deterministic."""
 
 from __future__ import annotations
 
@@ -43,23 +43,23 @@ NOT_FINITE = Cause(Reason.NOT_FINITE, "the network gave no finite numbers")
 class Recognizer:
     """Live action labels from one or several cameras of the same kind.
 
-    ``push`` believes no clock: given ``now_ns``, a stamp ahead of it, or a label that has run out, becomes a ``stale``
-    prediction. Without ``now_ns`` it can only see that stamps go back.
+    ``push`` trusts no clock: given ``now_ns``, a stamp ahead of it or an expired label becomes a ``stale`` prediction.
+    Without ``now_ns`` only stamps that go back can be detected.
 
-    Every pushed frame is encoded once; its window uses the features of T-1 older frames, chosen by time stamp. Its
-    label is that of the mean log-probability of all windows that end within one segment spacing (``smooth_ms``); with
-    ``smooth_ms=0`` it is exactly the clip model's of the newest window. Memory is fixed per source. One thread pushes
-    at a time. ``close`` it, or leave its ``with`` block, to give back the engine at once.
+    Every pushed frame is encoded once; its window uses the stored features of T-1 older frames, chosen by time stamp.
+    The label is the class of highest mean log-probability over all windows that ended within one segment spacing
+    (``smooth_ms``); with ``smooth_ms=0`` it is exactly the clip model's label of the newest window. Memory is fixed per
+    source. Only one thread may push at a time. Call ``close``, or use a ``with`` block, to release the engine at once.
 
     A model with recurrent states (``manifest.states``, a causal TSM) steps once per segment spacing: frames in between
-    are taken in, not encoded, and give no prediction. Its first label after a start, reset or gap is the clip model's;
-    later ones remember what came before their window, another function of the same weights.
+    are checked but not encoded, and give no prediction. Its first label after a start, reset or gap equals the clip
+    model's; later ones also depend on frames before their window.
 
     Attributes:
-        manifest: What the artifact says of itself: labels, preprocessing, window.
-        signed_by: Fingerprint of the key whose signature was checked; empty where none was asked for.
-        reasons: How often each reason was given.
-        steps: How many steps the engine has finished.
+        manifest: The artifact's manifest: labels, preprocessing, window.
+        signed_by: Fingerprint of the key whose signature was verified; empty if no verification was requested.
+        reasons: Number of predictions by reason.
+        steps: Number of finished engine steps.
     """
 
     def __init__(
@@ -116,35 +116,37 @@ class Recognizer:
         """Load an artifact, run its golden clip and be ready.
 
         Args:
-            model: Path of the artifact, ``bundled`` for the student in the package, or one that is loaded already.
-            engine: What runs the model; ``auto`` takes the best one that is ready: TensorRT, TensorRT-RTX or CUDA where
-                there is a GPU, else the fastest one on the CPU: where several are installed it measures them for two
-                seconds once, and keeps the answer in the cache folder (``engine.choice`` tells). One that fails, here,
-                in its self-test or while frames come, steps down once to the next one, and labels are ``degraded``.
-            threads: How many the engine may use.
-            provider: ``cpu``, ``cuda`` (onnxruntime), ``gpu`` or ``npu`` (openvino); one that is not there falls back
-                to the CPU and labels are ``degraded``.
+            model: Path of the artifact, ``bundled`` for the student in the package, or a loaded artifact.
+            engine: What runs the model. ``auto`` takes the best engine that is ready: TensorRT, TensorRT-RTX or CUDA on
+                a machine with a GPU, otherwise the fastest one on the CPU; if several are installed, they are measured
+                once for two seconds, and the choice is kept in the cache folder (see ``engine.choice``). An engine that
+                fails while loading, in its self-test or on a frame is replaced once by the next one; labels are then
+                ``degraded``.
+            threads: How many threads the engine may use.
+            provider: ``cpu``, ``cuda`` (onnxruntime), ``gpu`` or ``npu`` (openvino); if it is unavailable, the CPU is
+                used and labels are ``degraded``.
             strict: Make every fallback an error.
-            cuda_binding: What gives TensorRT the GPU's memory: ``cuda-python``, ``pycuda``, or whichever is installed.
-            self_test: What to do when the golden clip's logits are not reproduced: ``raise``, or ``accept`` with
-                ``degraded`` labels. ``off`` leaves the test out.
-            valid_ms: How long a label may be acted on after its frame's capture; by default one segment spacing (then
-                the window would miss its newest segment), 1.5 for a model with states, at least 250 ms.
-                Between 1 ms and an hour.
+            cuda_binding: What allocates GPU memory for TensorRT: ``cuda-python``, ``pycuda``, or whichever is
+                installed.
+            self_test: What to do if the engine does not reproduce the golden clip's logits: ``raise``, or ``accept``
+                and give ``degraded`` labels. ``off`` skips the test.
+            valid_ms: How long a label may be acted on after its frame's capture, 1 ms to one hour. Default: one segment
+                spacing (after that the window would miss its newest segment), or 1.5 for a model with states, but at
+                least 250 ms.
             max_ahead_ms: How far a stamp may lie ahead of ``now_ns``.
-            max_sources: Bound on the number of sources, at least 1.
-            smooth_ms: How long a window counts in the label: by default one segment spacing, at most ``clip_seconds``;
-                0 is the newest window alone. Longer is steadier and later.
+            max_sources: Maximum number of sources, at least 1.
+            smooth_ms: Labels average all windows that ended within this time: by default one segment spacing, at most
+                ``clip_seconds``; 0 uses the newest window alone. Longer values give steadier but later labels.
             trust: Public key or folder of keys: the file must be signed with one of them.
 
         Raises:
-            ArtifactError: Foreign, damaged or unsuitable file, or the self-test failed.
-            ConfigError: An unknown engine, provider or self-test, or a number that makes no sense.
+            ArtifactError: The file is not an artifact, damaged or unsuitable, or the self-test failed.
+            ConfigError: An unknown engine, provider or self-test, or a number out of range.
             MissingExtraError: The engine is not installed.
         """
         if self_test not in get_args(SelfTest):
             raise ConfigError(f"self_test {self_test!r}", f"one of {', '.join(get_args(SelfTest))}", "correct it")
-        with PushGuard():  # an engine that is being made is as native as one that runs
+        with PushGuard():  # a program that ends now must also wait for an engine under construction
             artifact = _verified(model, trust)
             ladder = engine_ladder(
                 artifact, engine=engine, threads=threads, provider=provider, strict=strict, cuda_binding=cuda_binding
@@ -176,48 +178,48 @@ class Recognizer:
 
     @property
     def needed_rate(self) -> NeededRate:
-        """Which frame rate the model's window needs."""
+        """Frame rate that the model's window needs."""
         return self._labeller.needed_rate
 
     @property
     def engine(self) -> StepEngine:
-        """What runs the model; ``engine.fallback_reason`` tells why it is not what was asked for."""
+        """What runs the model; ``engine.fallback_reason`` explains why it is not the requested one."""
         return self._runner.engine
 
     @property
     def self_test_error(self) -> float | None:
-        """Largest difference from the golden logits; None when there was no self-test."""
+        """Largest difference from the golden logits; None without a self-test."""
         return self._runner.self_test_error
 
     @property
     def degraded_reason(self) -> str:
-        """Why all labels are ``degraded`` (fallback engine, failed self-test); empty when they are not."""
+        """Why all labels are ``degraded`` (fallback engine, failed self-test); empty if they are not."""
         return self._runner.degraded.detail
 
     @property
     def awaited_engine(self) -> str | None:
-        """A better engine than the one in use that would run here, were its plan built; None where there is none."""
+        """Name of a better engine that could run here once its plan is built; None if there is none."""
         return self._runner.awaited
 
     def adopt(self, other: Recognizer) -> None:
-        """Go on with another recogniser's engine, between two frames; windows and counts stay.
+        """Take over another recogniser's engine, between two frames; windows and counters stay.
 
-        What became of this one's engines is forgotten with them; the other's self-test is that of engines to come.
+        The state of this recogniser's engines (fallbacks, failures, self-test) is replaced by the other's.
 
         Args:
-            other: Of the same model, loaded and self-tested, perhaps in another thread; it is used up.
+            other: Loaded and self-tested with the same model, possibly in another thread; closed by this call.
 
         Raises:
-            ConfigError: It is of another model.
-            EngineError: One of them is closed, or another thread pushes just now.
+            ConfigError: The other recogniser has a different model.
+            EngineError: One of them is closed, or another thread is pushing.
         """
-        with self._guard:  # whoever closes this one meanwhile closes the engine that it has then
+        with self._guard:  # a concurrent close() closes the engine in use afterwards
             self._check_open()
             other._check_open()
             if other.manifest != self.manifest:
                 raise ConfigError(
                     f"a recogniser of '{other.manifest.name}'",
-                    f"one of the same '{self.manifest.name}'",
+                    f"a recogniser of the same model, '{self.manifest.name}'",
                     "load that file",
                 )
             self._runner.close()
@@ -225,23 +227,22 @@ class Recognizer:
             other._closed = True
 
     def hand_over(self) -> None:
-        """Let the next thread that pushes be the one that does; a GPU's engine belongs to the thread that loaded it."""
+        """Let another thread push from now on; a GPU engine belongs to one thread, at first the one that loaded it."""
         self._runner.hand_over()
 
     def close(self) -> None:
-        """Close the engine; nothing can be pushed after that. One that was adopted is the other's to close.
+        """Close the engine; nothing can be pushed after that. An engine that was adopted is closed by its new owner.
 
-        A push that is under way ends before: that of another thread is waited for, two seconds at most. One that takes
-        longer, or is this thread's own, closes the engine when it ends; one that opens another engine raises
-        ``EngineError`` then.
+        Waits at most two seconds for a push in another thread. A push that takes longer, or belongs to this thread,
+        closes the engine when it ends; one that is opening another engine raises ``EngineError`` then.
         """
         if not self._closed:
             self._closed = True
             self._runner.retire()
-            self._guard.once_free(lambda: self._runner.close())  # of the engine that it has then
+            self._guard.once_free(lambda: self._runner.close())  # the engine in use by then
 
     def __reduce__(self) -> NoReturn:
-        """Refuse copies: windows and an engine belong to one process.
+        """Refuse copies: windows and engine belong to one process.
 
         Raises:
             TypeError: Always.
@@ -271,24 +272,25 @@ class Recognizer:
 
         Args:
             frame: (H, W) or (H, W, 3) in R, G, B order, of the manifest's dtype. Values beyond its range are clipped.
-            captured_ns: Moment of capture, monotonic nanoseconds.
-            source: Which camera; each has its own window.
-            frame_id: The camera's number of the frame; by default frames are counted.
-            now_ns: This moment by the same clock; becomes ``emitted_ns``.
-            truth: Passed through to the prediction.
+            captured_ns: Time of capture, monotonic nanoseconds.
+            source: Name of the camera; each has its own window.
+            frame_id: The camera's frame number; by default frames are counted.
+            now_ns: Current time of the same clock; becomes ``emitted_ns``.
+            truth: Copied to the prediction.
 
         Returns:
-            The prediction, ``stale`` when the frame's stamp lies ahead of ``now_ns`` or more than 10 s behind it (such
-            a frame is not taken in), or when the label has run out by then;
-            None for a frame that is not newer than the source's last one (delivered twice or late), and for a frame
-            between two steps of a model with states. Stamps that go back by more than 1 s are of a clock that
-            stepped: the window starts anew.
+            The prediction; ``stale`` if the frame's stamp lies ahead of ``now_ns`` or more than 10 s behind it (such a
+            frame is ignored), or if the label has expired by then.
+            None for a frame that is not newer than the source's last one (a duplicate or late frame), and for a frame
+            between two steps of a model with states. Stamps that go back by more than 1 s mean that the clock stepped:
+            the window is restarted.
 
         Raises:
-            CameraError: Wrong dtype, channels or size, a stamp that is no number, a source, number or truth that is
-                none, or too many sources. The frame was not taken in.
-            ArtifactError: The engine failed; the window starts anew with the next frame.
-            EngineError: It is closed, also while another engine was opened in here, or another thread pushes just now.
+            CameraError: Wrong dtype, channels or size, invalid stamp, source, number or truth, or too many sources. The
+                frame was ignored.
+            ArtifactError: The engine failed; the window restarts with the next frame.
+            EngineError: The recogniser is closed (possibly while a fallback engine was being opened), or another thread
+                is pushing.
         """
         with self._guard:
             return self._push({source: PushedFrame(frame, captured_ns, frame_id, truth)}, now_ns)[source]
@@ -296,18 +298,18 @@ class Recognizer:
     def push_many(
         self, frames: Mapping[str, tuple[Image, int] | Frame], *, now_ns: int | None = None
     ) -> dict[str, Prediction | None]:
-        """Push one frame of several sources as one batched step; the results are those of single pushes.
+        """Push one frame each of several sources as one batched step; results equal those of single pushes.
 
         Args:
             frames: ``(frame, captured_ns)`` by source, or a ``Frame``, whose number and truth go into the prediction.
-            now_ns: This moment by the same clock; becomes ``emitted_ns``.
+            now_ns: Current time of the same clock; becomes ``emitted_ns``.
 
         Returns:
-            Per source what ``push`` returns.
+            What ``push`` returns, by source.
 
         Raises:
-            CameraError: As ``push``; then no frame was taken in.
-            ConfigError: It is not frames by source.
+            CameraError: As for ``push``; all frames were ignored.
+            ConfigError: ``frames`` is not a mapping by source.
         """
         if not isinstance(frames, Mapping):
             raise ConfigError(f"{kind_of(frames)} for push_many", "frames by source", PUSH_MANY)
@@ -341,7 +343,7 @@ class Recognizer:
         return results
 
     def _checked(self, source: str, given: PushedFrame) -> int:
-        """The stamp of a frame that may be taken in."""
+        """Check a frame and its source; returns its stamp."""
         if not isinstance(source, str):
             raise CameraError(f"source {source!r:.60}", "the name of a camera", "give each camera a name of its own")
         state = self._sources.get(source)
@@ -354,16 +356,16 @@ class Recognizer:
         return stamp_ns
 
     def _misplaced(self, stamp_ns: int, now_ns: int) -> Cause | None:
-        """Why a frame cannot have been captured when it says, seen from now."""
+        """Why a frame's stamp is implausible at ``now_ns``; None if it is plausible."""
         return ahead_of(now_ns, stamp_ns, self._max_ahead_ns) or behind_of(now_ns, stamp_ns)
 
     def at(self, prediction: Prediction, now_ns: int) -> Prediction:
-        """A prediction as of a moment, which becomes ``emitted_ns``.
+        """A prediction as of ``now_ns``, which becomes ``emitted_ns``.
 
-        It is ``stale`` when it has run out by then, was captured later than that, or where that is no moment.
+        It is ``stale`` if it has expired by then, was captured after that time, or ``now_ns`` is not a valid time.
         """
         captured_ns = prediction.captured_ns
-        if not captured_ns - self._max_ahead_ns <= now_ns <= prediction.valid_until_ns:  # nor is any NaN
+        if not captured_ns - self._max_ahead_ns <= now_ns <= prediction.valid_until_ns:  # also true for NaN
             now = stamp_of(now_ns, "now")
             if isinstance(now, Cause):
                 return self.stale(prediction.source, prediction.frame_id, captured_ns, captured_ns, now)
@@ -376,36 +378,36 @@ class Recognizer:
     def _check_open(self) -> None:
         if self._closed:
             raise EngineError(
-                "the recogniser is closed", "an open one", "load it again, and close it after the last push"
+                "the recogniser is closed", "an open recogniser", "load it again, and close it after the last push"
             )
 
     def reset(self, source: str = "camera", cause: Cause = RESET) -> None:
-        """Empty a source's window (reconnect, cut); its labels are ``warming`` until it is full again.
+        """Empty a source's window (after a reconnect or cut); its labels are ``warming`` until it is full again.
 
-        The next frame may bear any stamp. A source that was never pushed has nothing to empty.
+        The next frame may have any stamp. Does nothing for a source that was never pushed.
         """
         if source in self._sources:
             self._sources[source].restart(cause)
 
     def forget(self, source: str) -> None:
-        """Drop a source and its memory, if there is one; it may come back as a new one."""
+        """Drop a source and its memory, if it exists; it may come back as a new one."""
         self._sources.pop(source, None)
 
     def stale(self, source: str, frame_id: int, captured_ns: int, now_ns: int, cause: Cause) -> Prediction:
-        """The prediction that says there is none: for a watchdog that saw no fresh frame."""
+        """A ``stale`` prediction: for a watchdog that saw no fresh frame."""
         return self._labeller.stale(source, frame_id, captured_ns, now_ns, cause)
 
     def expect(self, sources: Iterable[str], *, focal: float | Mapping[str, float | None] | None = None) -> None:
-        """Make room for sources before their first frames; those that are known stay as they are, their lens too.
+        """Register sources before their first frames; known sources keep their state and lens.
 
         Args:
             sources: Their names.
-            focal: Focal length of the cameras, or of each one by name, as a share of the frame's width: a model that
-                cuts out so many metres about a person needs it. None: that of the cameras it was trained with.
+            focal: Focal length of all cameras, or of each one by name, as a share of the frame's width; needed by
+                models that crop some metres around a person. None: that of the training cameras.
 
         Raises:
-            CameraError: They are too many.
-            ConfigError: No lens has such a focal length, or a source that is known has another one.
+            CameraError: Too many sources.
+            ConfigError: An impossible focal length, or one that differs from a known source's.
         """
         sources = tuple(sources)
         focals = focal if isinstance(focal, Mapping) else dict.fromkeys(sources, focal)
@@ -418,10 +420,10 @@ class Recognizer:
                 "forget() those that ended, or load with a larger max_sources",
             )
         states = {name: SourceState(self.manifest, self._smooth_ns, focals.get(name)) for name in new}
-        self._sources |= states  # all of them, or none
+        self._sources |= states  # all or none
 
     def _check_lenses(self, focals: Mapping[str, float | None]) -> None:
-        """Refuse another lens for a source that is cut out already."""
+        """Refuse a different lens for a known source."""
         for name, wanted in focals.items():
             known = self._sources[name].focal if name in self._sources else None
             if wanted is not None and known is not None and wanted != known:
@@ -443,7 +445,7 @@ class Recognizer:
         return Pushed(source, state, stamp_ns, frame_id, given.truth)
 
     def _step(self, pushed: list[Pushed], now_ns: int | None) -> dict[str, Prediction]:
-        """Encode the frames that make a step; predictions by source, none for a frame in between."""
+        """Encode the frames that are due for a step; returns predictions by source, none for frames in between."""
         results = {
             p.source: self._labeller.warming(p, "motion history", now_ns) for p in pushed if p.state.stack is None
         }
@@ -453,16 +455,16 @@ class Recognizer:
                 room = self._runner.room or len(due)
                 results |= self._encode(due[:room], now_ns)
                 due = due[room:]
-        except ArtifactError as error:  # what the others of this step were labelled is lost with it
+        except ArtifactError as error:  # labels of other sources in this step are lost, too
             for p in pushed:
                 p.state.restart(Cause(Reason.ENGINE_FAILED, error.found))
             raise
         return results
 
     def _encode(self, batch: list[Pushed], now_ns: int | None) -> dict[str, Prediction]:
-        """Run one batch over frames that can be encoded; predictions by source."""
+        """Run one batch over frames that can be encoded; returns predictions by source."""
         binding = self._runner.bind_or_step_down(len(batch))
-        if binding is None:  # no room for them all, and nothing was begun: the same frames in smaller steps
+        if binding is None:  # batch too large for the engine; nothing has run yet: split it
             half = len(batch) // 2
             return self._encode(batch[:half], now_ns) | self._encode(batch[half:], now_ns)
         errors_ns = [p.state.begin(binding, row) for row, p in enumerate(batch)]
@@ -471,7 +473,9 @@ class Recognizer:
         results = {}
         for row, (p, error_ns) in enumerate(zip(batch, errors_ns, strict=True)):
             logits: list[float] = binding.logits[row].tolist()
-            if not math.isfinite(sum(logits) + float(binding.feature[row].sum())):  # nor is a sum of what is not finite
+            if not math.isfinite(
+                sum(logits) + float(binding.feature[row].sum())
+            ):  # a sum is finite only if all terms are
                 p.state.restart(NOT_FINITE)
                 results[p.source] = self._labeller.unlabelled(p, LabelState.UNKNOWN, NOT_FINITE, now_ns)
                 continue
@@ -487,7 +491,7 @@ def _verified(model: str | Path | Artifact, trust: Trust | Path | str | None) ->
     if not isinstance(model, (str, Path, Artifact)):
         raise ConfigError(
             f"model {model!r:.60}",
-            "the path of an artifact, 'bundled', or an artifact that is loaded",
+            "the path of an artifact, 'bundled', or a loaded artifact",
             "kd_edge.artifact.default_model() finds one",
         )
     if isinstance(model, Artifact) and trust is None:

@@ -1,4 +1,4 @@
-"""What a stream keeps of what it labels: a recording, clips worth labelling, and one number for its labels."""
+"""Recorders of a stream: the recording, clips to be labelled, and the hash of its labels."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from kd_edge.types import Cause, Frame, Prediction
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What a stream is to keep.
+    """What a stream records.
 
     Attributes:
         record: New ``.mcap`` file for every frame and label.
-        record_on: Which labels are worth a clip.
-        record_dir: Where the clips go.
-        record_max_mb: How much they may take there, 10^6 bytes.
-        lossless: Wait for the disk instead of leaving out: of cameras that are recordings themselves.
+        record_on: Which labels are recorded as clips.
+        record_dir: Folder of the clips.
+        record_max_mb: Their largest total size, in units of 10^6 bytes.
+        lossless: Wait for the disk instead of dropping anything: for recordings as cameras.
     """
 
     record: Path | str | None = None
@@ -37,10 +37,10 @@ class Kept:
 
 @dataclass
 class Keeping:
-    """Passes on what happens in a stream to what keeps it; each hook is a line in the stream, none delays a label.
+    """Passes the events of a stream to its recorders; none of the hooks delays a label.
 
     Attributes:
-        label_hash: Of the labels of recordings, or of cameras that are being recorded; None of others.
+        label_hash: Hash of the labels of recordings, or of cameras being recorded; None otherwise.
     """
 
     recorder: Recorder | None = None
@@ -50,13 +50,13 @@ class Keeping:
 
     @classmethod
     def of(cls, kept: Kept, manifest: Manifest, about: dict[str, str], clock: Clock) -> Keeping:
-        """Nothing is opened yet.
+        """Create the recorders, not open yet.
 
         Args:
-            kept: What to keep.
-            manifest: Of the model.
-            about: What else the labels come of: engine, threads, settings.
-            clock: The stream's.
+            kept: What to record.
+            manifest: Manifest of the model.
+            about: Further metadata: engine, threads, settings.
+            clock: The stream's clock.
         """
         made = cls()
         if kept.record is not None:
@@ -77,7 +77,7 @@ class Keeping:
         return made
 
     def open(self, cameras: Iterable[tuple[Camera, CameraConfig | None]]) -> None:
-        """Begin; ``close`` ends it, also where this fails half-way.
+        """Open all recorders; call ``close`` even if this fails.
 
         Raises:
             ConfigError: A file or folder cannot be written.
@@ -91,41 +91,41 @@ class Keeping:
             one.start()
 
     def close(self) -> None:
-        """Write what is queued, and the end; takes bounded time."""
+        """Close all recorders; takes bounded time."""
         for one in self._all:
             one.close(None if self.label_hash is None else self.label_hash.by_source)
 
     def cut(self, source: str, cause: Cause) -> None:
-        """The window of a source began anew."""
+        """The window of a source was restarted."""
         for one in self._all:
             one.cut(source, cause)
 
     def frame(self, source: str, frame: Frame) -> None:
-        """A frame was pushed; its image must not change any more."""
+        """A frame was pushed; its image must not change afterwards."""
         for one in self._all:
             one.frame(source, frame)
 
     def answer(self, prediction: Prediction) -> None:
-        """What the recogniser said, before its age was judged."""
+        """The recogniser gave a prediction, which may still become stale."""
         if self.label_hash is not None:
             self.label_hash.add(prediction)
 
     def label(self, prediction: Prediction) -> None:
-        """A label was given out."""
+        """A prediction was returned to the caller."""
         for one in self._all:
             one.label(prediction)
 
     @property
     def frames(self) -> RecordingCounters:
-        """What became of the frames."""
+        """Counters of the recording."""
         return RecordingCounters() if self.recorder is None else self.recorder.counters
 
     @property
     def moments(self) -> ClipCounters:
-        """What became of the clips."""
+        """Counters of the clips."""
         return ClipCounters() if self.clips is None else self.clips.counters
 
     @property
     def fault(self) -> str:
-        """What ended one of them early; empty while nothing has."""
+        """What ended a recorder early; empty if nothing did."""
         return next((one.fault for one in self._all if one.fault is not None), "")

@@ -1,4 +1,4 @@
-"""Record what was labelled: every frame that was pushed, its stamp, and every label, into one MCAP file."""
+"""Records every pushed frame with its stamp, and every label, into one MCAP file."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from kd_edge.types import Cause, Frame, LabelState, Prediction, Reason
 log = logging.getLogger("kd_edge.runtime")
 
 QUEUE_BYTES = 64_000_000
-"""What waits to be written takes at most so much memory: three seconds of two 640x480 cameras at 30 Hz."""
+"""Largest memory of queued items: three seconds of two 640x480 cameras at 30 Hz."""
 QUEUE_LENGTH = 4096
 LOOK_SECONDS = 0.02
-"""How often the recorder of a live camera looks for frames: to be woken by each would cost the label more than all
+"""Polling interval of the recorder of live cameras: waking it for every frame would cost the label more than anything
 else."""
 STUCK_SECONDS = 30.0
-"""A disk that takes nothing for so long is broken."""
+"""A disk that accepts nothing for this long counts as broken."""
 CLOSE_SECONDS = 30.0
-"""How long closing waits for what is queued."""
+"""How long closing waits for queued items."""
 CHUNK_FRAMES = 8
-"""What a power cut may take: a chunk is in the file as soon as it is so long."""
+"""Frames per chunk: at most this many are lost in a power cut."""
 CHUNK_BYTES = (65_536, 4_000_000)
 MOST_CHUNKS = 250_000
-"""The index of a file is kept in memory until it ends, 0.6 KB a chunk: 18 hours of a camera at 30 Hz."""
-_LABEL_BYTES = 2048  # about, with its probabilities
+"""The index is kept in memory until the file ends, 0.6 KB per chunk: 18 hours of one camera at 30 Hz."""
+_LABEL_BYTES = 2048  # approximately, with probabilities
 _ENCODINGS = {("uint8", 2): "mono8", ("uint16", 2): "mono16", ("uint8", 3): "rgb8", ("uint16", 3): "rgb16"}
 
 _TEXT, _COUNT, _PLAIN = {"type": ["string", "null"]}, {"type": "integer"}, {"type": "string"}
@@ -57,8 +57,7 @@ FRAME_SCHEMA = json.dumps(
         },
     }
 )
-"""What is said of each image beside it: the camera's number of it, the truth, what happened before it, and how many
-frames before it could not be recorded."""
+"""Metadata of each image: frame number, truth, the cut before it, and how many frames before it were not recorded."""
 ACTION_SCHEMA = json.dumps(
     {
         "type": "object",
@@ -80,12 +79,12 @@ ACTION_SCHEMA = json.dumps(
         },
     }
 )
-"""Of a label: the row of the jsonl sink."""
+"""Schema of a label: the row of the jsonl sink."""
 
 
 @dataclass(slots=True)
 class _Source:
-    """One camera's topics, and what its next frame has to say."""
+    """One camera's topics, and metadata for its next frame."""
 
     name: str
     image: str
@@ -99,7 +98,7 @@ class _Source:
 
 
 class _Queued(NamedTuple):
-    """What waits to be written: a frame, or a label."""
+    """A queued frame or label."""
 
     source: str
     size: int
@@ -111,13 +110,13 @@ class _Queued(NamedTuple):
 
 @dataclass(slots=True)
 class RecordingCounters:
-    """What became of the frames and labels.
+    """Counters of frames and labels.
 
     Attributes:
         frames: Frames written.
         labels: Labels written.
-        lost_frames: Frames that were not: the disk was too slow, or full.
-        lost_labels: Labels that were not.
+        lost_frames: Frames not written: the disk was too slow or full.
+        lost_labels: Labels not written.
     """
 
     frames: int = 0
@@ -127,21 +126,21 @@ class RecordingCounters:
 
 
 class Recorder:
-    """Writes what a stream pushed and what it gave out, in a thread of its own, and never delays a label.
+    """Writes a stream's frames and labels in its own thread, and never delays a label.
 
-    A live camera's frame that finds no room is not recorded, and counted. A fault of the disk ends the recording with
-    one line in the log; what was written until then can be read.
+    If the queue is full, a live camera's frame is dropped and counted. A disk fault ends the recording with one line in
+    the log; everything written until then can be read.
 
     Args:
-        path: A new file, ``.mcap``.
-        about: What holds for all of it: model, engine, settings.
-        lossless: Wait for the disk instead of leaving frames out: for cameras that are recordings themselves.
-        clock: Says when it began.
+        path: A new ``.mcap`` file.
+        about: Metadata of the whole file: model, engine, settings.
+        lossless: Wait for the disk instead of dropping frames: for recordings as cameras.
+        clock: Gives the start time.
 
     Attributes:
         path: The file.
-        counters: What became of the frames and labels.
-        fault: What ended it early, one line; None while it works.
+        counters: Counters of frames and labels.
+        fault: What ended the recording early, in one line; None while it works.
     """
 
     def __init__(
@@ -157,7 +156,7 @@ class Recorder:
         self._queued_bytes = 0
         self._writing: _Queued | None = None
         self._chunks = 0
-        self._in_file = (0, 0)  # how many frames and labels are there as whole chunks
+        self._in_file = (0, 0)  # frames and labels in the file, in complete chunks
         self._changed = threading.Condition()
         self._closing = False
         self._file: BinaryIO | None = None
@@ -165,11 +164,11 @@ class Recorder:
         self._thread = threading.Thread(target=self._run, name="kd-edge recorder", daemon=True)
 
     def open(self) -> None:
-        """Make the file; ``add_camera`` and ``start`` follow.
+        """Create the file; ``add_camera`` and ``start`` follow.
 
         Raises:
-            ConfigError: It exists, or cannot be made.
-            MissingExtraError: The packages for it are not installed.
+            ConfigError: The file exists or cannot be created.
+            MissingExtraError: The packages of the extra ``mcap`` are not installed.
         """
         if self.path.suffix.lower() != ".mcap":
             raise ConfigError(f"recording {self.path}", "a file ending in .mcap", f"--record {self.path}.mcap")
@@ -181,19 +180,19 @@ class Recorder:
         self._file = _new_file(self.path)
 
     def add_camera(self, name: str, band: Band | None, config: CameraConfig | None, focal: float | None = None) -> None:
-        """A camera whose frames are to come.
+        """Register a camera.
 
         Args:
             name: Its name in predictions.
-            band: What it sees; None when not known.
-            config: What the user says about it; user names and passwords in it are not recorded.
-            focal: Focal length as a share of the frame's width; None when not known.
+            band: Its spectral band; None if unknown.
+            config: Its settings; user names and passwords in them are not recorded.
+            focal: Focal length as a share of the frame's width; None if unknown.
         """
         topic = self._topic(name)
         settings = {} if config is None else config.model_dump(mode="json", exclude_none=True)
         if config is not None:
             settings["uri"] = shown(config.uri)
-        lens = {} if focal is None else {FOCAL_KEY: repr(float(focal))}  # to the last bit: labels depend on it
+        lens = {} if focal is None else {FOCAL_KEY: repr(float(focal))}  # exact: labels depend on it
         self._sources[name] = _Source(
             name=name,
             image=f"{topic}/image",
@@ -204,11 +203,11 @@ class Recorder:
         )
 
     def start(self) -> None:
-        """Start to write."""
+        """Start writing."""
         self._thread.start()
 
     def _topic(self, name: str) -> str:
-        """A name as ROS allows it in topics, and no other camera has it."""
+        """A unique topic name that ROS allows."""
         plain = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_") or "camera"
         plain = f"camera_{plain}" if plain[0].isdigit() else plain
         taken = {source.image for source in self._sources.values()}
@@ -219,11 +218,11 @@ class Recorder:
         return topic
 
     def cut(self, source: str, cause: Cause) -> None:
-        """The window of a source began anew: its next frame says so."""
+        """Note that the window of a source restarted; recorded with its next frame."""
         self._sources[source].cut = cause
 
     def frame(self, source: str, frame: Frame) -> None:
-        """A frame was pushed; its image must not change any more."""
+        """Queue a pushed frame; its image must not change afterwards."""
         state = self._sources[source]
         queued = _Queued(source, frame.image.nbytes + _LABEL_BYTES, frame, state.cut, state.lost)
         if self._put(queued):
@@ -236,13 +235,13 @@ class Recorder:
             log.warning("recording %s: the disk is too slow; frames are left out", printable(str(self.path)))
 
     def label(self, prediction: Prediction) -> None:
-        """A label was given out."""
+        """Queue a label."""
         if not self._put(_Queued(prediction.source, _LABEL_BYTES, label=prediction)):
             with self._changed:
                 self.counters.lost_labels += 1
 
     def _put(self, item: _Queued) -> bool:
-        """Queue it; whether there was room."""
+        """Queue an item; returns whether there was room."""
         with self._changed:
             if self._lossless and not self._changed.wait_for(lambda: self._has_room(item.size), STUCK_SECONDS):
                 self._broke(TimeoutError(f"the disk took nothing for {STUCK_SECONDS:.0f} s"))
@@ -259,10 +258,10 @@ class Recorder:
         return is_small or not self._queue or self.fault is not None
 
     def close(self, hashes: Mapping[str, str] | None = None) -> None:
-        """Write what is queued, and the end; takes bounded time.
+        """Write queued items and the end of the file; takes bounded time.
 
         Args:
-            hashes: Of each source's labels, see ``LabelHash``; kept in the file.
+            hashes: Hash of each source's labels, see ``LabelHash``; stored in the file.
         """
         if self._thread.ident is None:
             self._release()
@@ -285,10 +284,10 @@ class Recorder:
                 self._writing = None
                 if self._chunks >= MOST_CHUNKS:
                     self._finish()
-                    raise OSError(errno.EFBIG, "it is as long as it may be")
+                    raise OSError(errno.EFBIG, "it has reached its maximum length")
                 item = self._next()
             self._finish()
-        except BaseException as error:  # whatever breaks a recording, the labels go on
+        except BaseException as error:  # labels go on whatever ends a recording
             self._broke(error)
         finally:
             try:
@@ -308,7 +307,7 @@ class Recorder:
             return self._writing
 
     def _begin(self, first: Frame | None) -> None:
-        """Write what is known beforehand; a chunk has about ``CHUNK_FRAMES`` frames."""
+        """Write metadata and topics; a chunk has about ``CHUNK_FRAMES`` frames."""
         if self._file is None:
             return
         frame_bytes = 0 if first is None else first.image.nbytes
@@ -342,7 +341,7 @@ class Recorder:
             self._in_file = self.counters.frames, self.counters.labels
 
     def _write_frame(self, writer: McapWriter, source: _Source, frame: Frame, cut: Cause | None, lost: int) -> bool:
-        """What is said of a frame, then the frame; both bear its moment of capture. As ``McapWriter.write``."""
+        """Write a frame's metadata, then the frame, both at its time of capture; returns as ``McapWriter.write``."""
         info = {
             "frame_id": frame.frame_id,
             "truth": frame.truth,
@@ -366,7 +365,7 @@ class Recorder:
         self._in_file = counts.frames, counts.labels
 
     def _broke(self, error: BaseException) -> None:
-        """Say it once; what is queued is lost."""
+        """Log a fault once; queued items are lost."""
         text = error.found if isinstance(error, KdEdgeError) else getattr(error, "strerror", None) or reason(error)
         with self._changed:
             is_news, self.fault = self.fault is None, self.fault or printable(str(text))
@@ -394,7 +393,7 @@ class Recorder:
 
 
 def _new_file(path: Path) -> BinaryIO:
-    """A file that was not there before, readable by the user's group alone."""
+    """Create a new file, readable by the user and group only."""
     try:
         return new_file(path)
     except (OSError, ValueError) as error:
@@ -403,6 +402,6 @@ def _new_file(path: Path) -> BinaryIO:
 
 def _refusal(path: Path, error: OSError | ValueError) -> ConfigError:
     if getattr(error, "errno", None) == errno.EEXIST:
-        return ConfigError(f"{path} exists already", "a new file for the recording", "another name for --record")
+        return ConfigError(f"{path} exists already", "a new file for the recording", "choose another name for --record")
     why = getattr(error, "strerror", None) or error
     return ConfigError(f"{path} cannot be recorded to ({why})", "a writable folder with room", "another --record")

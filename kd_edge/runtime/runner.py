@@ -1,4 +1,4 @@
-"""Runs steps on the engine in use and, once it has failed, on the next one that passes the model's self-test."""
+"""Runs steps on an engine and, after it has failed once, on the next one that passes the model's self-test."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from kd_edge.types import NO_CAUSE, Cause, Reason
 
 
 class StepRunner:
-    """One model's engine, with arrays for each number of sources. It belongs to the thread that runs it.
+    """One model's engine and its input and output arrays, one set per batch size. Used by one thread at a time.
 
     Args:
-        manifest: Of the model.
-        engine: What runs it.
-        ladder: Its engine is ``engine``; the next one takes over where it fails, once. None: there is no other.
-        golden: What an engine must reproduce; None leaves the self-test out.
+        manifest: Manifest of the model.
+        engine: Engine that runs it.
+        ladder: The ladder whose current engine is ``engine``; its next engine takes over, once, when that one fails.
+            None: no fallback.
+        golden: Clip whose logits an engine must reproduce; None skips the self-test.
 
     Attributes:
-        engine: The one in use.
-        degraded: Why labels are ``degraded``: a fallback engine, or a self-test that failed and was accepted.
-        self_test_error: Largest difference from the golden logits; None where nothing was compared.
+        engine: The engine in use.
+        degraded: Why labels are ``degraded``: a fallback engine, or a failed self-test that was accepted.
+        self_test_error: Largest difference from the golden logits; None without a self-test.
     """
 
     def __init__(
@@ -34,44 +35,44 @@ class StepRunner:
         self.degraded = _fallback(engine)
         self.self_test_error: float | None = None
         self._bindings: dict[int, Binding] = {}
-        self._room: int | None = None  # for how many sources the engine had room at once, where it lacked some
+        self._room: int | None = None  # largest batch, once a larger one could not be allocated
         self._has_stepped_down = False
-        self._refusal: tuple[str, str, str] | None = None  # why no label may come: see ``_go_on``
-        self._ending = threading.RLock()  # entered again by a signal's handler that closes in this thread
+        self._refusal: tuple[str, str, str] | None = None  # why every step must fail: see ``_continue_on_next``
+        self._ending = threading.RLock()  # reentrant: a signal handler may close in this thread
         self._is_retired = self._is_closed = False
 
     @property
     def awaited(self) -> str | None:
-        """A better engine than the one in use that would run here, were its plan built; None where there is none."""
+        """Name of a better engine that could run here once its plan is built; None if there is none."""
         return None if self._ladder is None else self._ladder.awaited()
 
     @property
     def room(self) -> int | None:
-        """For how many sources a step has room; None for any number."""
+        """Largest number of sources per step; None if unlimited."""
         bounds = [n for n in (self._room, getattr(self.engine, "max_batch", None)) if n is not None]
         return min(bounds, default=None)
 
     def binding(self, batch: int) -> Binding:
-        """The engine's arrays for so many sources."""
+        """The engine's arrays for a batch size."""
         if batch not in self._bindings:
             self._bindings[batch] = self.engine.bind(batch)
         return self._bindings[batch]
 
     def bind_or_step_down(self, batch: int) -> Binding | None:
-        """Arrays for so many sources; the next engine's, if there is one, where this one cannot give them.
+        """Arrays for a batch size; from the next engine, if this one cannot allocate them.
 
         Returns:
-            None where no engine can that may be asked: half as many may do, and ``room`` says so from then on.
+            None if no engine can: ``room`` is then half as many.
 
         Raises:
-            ArtifactError: Not even for a single source, or the engine that was to go on failed the self-test.
+            ArtifactError: Not even a single source fits, or the fallback engine failed its self-test.
         """
         self._check_refusal()
         try:
             try:
                 return self.binding(batch)
             except ArtifactError as error:
-                if not self._go_on(error.found):
+                if not self._continue_on_next(error.found):
                     raise
                 return self.binding(batch)
         except ArtifactError:
@@ -81,20 +82,20 @@ class StepRunner:
             return None
 
     def run(self, binding: Binding, batch: int) -> Binding:
-        """Run a step; where the engine fails for the first time, the next one runs it on the same inputs.
+        """Run a step; if the engine fails for the first time, the next one runs it on the same inputs.
 
         Returns:
             The binding with the outputs.
 
         Raises:
-            ArtifactError: It failed and no other engine goes on, that one failed too, or it failed the self-test.
+            ArtifactError: The engine failed and there is no other, or the other failed too, or its self-test did.
         """
         self._check_refusal()
         try:
             binding.run()
         except ArtifactError as error:
-            inputs = {name: array.copy() for name, array in binding.inputs.items()}  # they may go with the engine
-            if not self._go_on(error.found):
+            inputs = {name: array.copy() for name, array in binding.inputs.items()}  # they may be freed with the engine
+            if not self._continue_on_next(error.found):
                 raise
             binding = self.binding(batch)
             for name, array in inputs.items():
@@ -102,11 +103,11 @@ class StepRunner:
             binding.run()
         return binding
 
-    def _go_on(self, why: str) -> bool:
-        """Whether another engine goes on in the place of the one that has failed while frames come, for the first time.
+    def _continue_on_next(self, why: str) -> bool:
+        """Replace an engine that failed on a frame by the next one, at most once; returns whether there was one.
 
         Raises:
-            ArtifactError: It fails the self-test; from then on every step does: no label is to come of such an engine.
+            ArtifactError: The next engine fails the self-test; every later step then fails, too.
         """
         if self._has_stepped_down or not self._step_down(why):
             return False
@@ -119,13 +120,15 @@ class StepRunner:
 
     def _check_refusal(self) -> None:
         if self._refusal is not None:
-            raise ArtifactError(*self._refusal)  # a new one: one that is raised again keeps all frames it ever met
+            raise ArtifactError(
+                *self._refusal
+            )  # a new one: re-raising an exception would keep its traceback's frames alive
 
     def _step_down(self, why: str) -> bool:
-        """Whether another engine goes on in the place of the one in use, which has failed; labels are ``degraded``.
+        """Replace the engine in use, which has failed, by the next one; returns whether there was one.
 
         Raises:
-            EngineError: It was closed, before or meanwhile: opening an engine may take minutes. No engine stays open.
+            EngineError: The runner was closed, possibly while the next engine was being opened. None stays open.
         """
         if self._is_retired:
             raise _closed()
@@ -138,18 +141,18 @@ class StepRunner:
                 self._bindings.clear()
                 self.degraded = _fallback(engine)
                 return True
-            self._is_closed = True  # the one in use, too: the ladder closes what has failed
+            self._is_closed = True  # the failed engine was already closed by the ladder
         engine.close()
         raise _closed()
 
     def prove(self, *, accept: bool) -> None:
-        """Run the golden clip, on the next engine where its logits are not reproduced, or warm the engine up.
+        """Run the golden clip, on the next engine if its logits are not reproduced; without one, warm the engine up.
 
         Args:
-            accept: Go on with ``degraded`` labels where no engine reproduces them.
+            accept: Continue with ``degraded`` labels if no engine reproduces the logits.
 
         Raises:
-            ArtifactError: No engine does, or none runs.
+            ArtifactError: No engine reproduces them, or none runs.
         """
         if self._golden is None:
             self._warm_up()
@@ -172,7 +175,7 @@ class StepRunner:
             return
 
     def _warm_up(self) -> None:
-        """A first run, which plans memory, on the next engine where it fails."""
+        """Run once, so that memory is planned; on the next engine if this one fails."""
         try:
             self.binding(1).run()
         except ArtifactError as error:
@@ -181,16 +184,16 @@ class StepRunner:
             self._warm_up()
 
     def _another_engine(self) -> str:
-        """The advice to take the engine that the model was proved on; empty where it is that one."""
+        """Advice to use onnxruntime, on which the export was verified; empty if it is already in use."""
         return "" if self.engine.name.startswith("onnxruntime") else "--engine onnxruntime, "
 
     def hand_over(self) -> None:
-        """Let the next thread that runs a step be the one that does."""
+        """Let another thread run steps from now on."""
         if isinstance(self.engine, Engine):
             self.engine.hand_over()
 
     def retire(self) -> None:
-        """Let no other engine go on any more: this one is to be closed as soon as no step is under way."""
+        """Prevent further fallbacks: the engine will be closed as soon as no step is running."""
         with self._ending:
             self._is_retired = True
 
@@ -204,8 +207,8 @@ class StepRunner:
 
 def _closed() -> EngineError:
     return EngineError(
-        "the recogniser was closed while another engine was to go on",
-        "an open one",
+        "the recogniser was closed while a fallback engine was being opened",
+        "an open recogniser",
         "load it again, and close it after the last push",
     )
 

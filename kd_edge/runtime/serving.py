@@ -1,4 +1,4 @@
-"""The recogniser that serves a stream: loaded and trusted, and replaced once a better engine's plan is built."""
+"""The recogniser of a stream: loaded, its signature checked, and moved to a better engine once its plan is built."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("kd_edge.runtime")
 
 _lent: WeakSet[Recognizer] = WeakSet()
-"""The recognisers of others that serve an open stream: each one only."""
+"""Recognisers passed in by the caller that an open stream uses: each in one stream only."""
 _lending = threading.Lock()
 
 
@@ -32,17 +32,17 @@ class Serving:
     """A stream's model while the stream runs.
 
     Args:
-        model: Artifact, or a recogniser that is loaded already: then it stays its owner's.
-        options: What the stream was asked for.
-        shared: What its camera files say.
-        cameras: How many cameras share the model.
+        model: Artifact, or a loaded recogniser, which remains the caller's.
+        options: Options of the stream.
+        shared: Settings of its camera files.
+        cameras: Number of cameras that share the model.
 
     Attributes:
-        recognizer: The recogniser in use; one and the same object, whatever engine it is on.
+        recognizer: The recogniser in use; always the same object, whatever its engine.
 
     Raises:
-        ArtifactError: The model cannot be loaded, or is signed with no key that all trust.
-        ConfigError: What is to be trusted is no key, or another open stream uses this recogniser.
+        ArtifactError: The model cannot be loaded, or is not signed with a key that all ``trust`` settings accept.
+        ConfigError: A trusted key is invalid, or another open stream uses this recogniser.
         MissingExtraError: ``cryptography``, which checks signatures, is not installed.
     """
 
@@ -52,7 +52,7 @@ class Serving:
         self._options, self._shared, self._cameras = options, shared, cameras
         self._model = None if isinstance(model, Recognizer) else model
         self._upgrade: Upgrade | None = None
-        self._degraded = ""  # the reason that was told last
+        self._degraded = ""  # the reason logged last
         self.recognizer = _borrowed(model) if isinstance(model, Recognizer) else self._loaded(model, options.engine)
         try:
             self._check_trusted()
@@ -62,7 +62,7 @@ class Serving:
         self.tell_degraded()
 
     def close(self) -> None:
-        """Close the recogniser that was loaded here, or give it back."""
+        """Close the recogniser if it was loaded here, or return it to the caller."""
         if self._model is not None:
             self.recognizer.close()
         with _lending:
@@ -79,7 +79,7 @@ class Serving:
 
     def _loaded(self, model: str | Path | Artifact, engine: EngineName) -> Recognizer:
         options, shared = self._options, self._shared
-        is_better = engine != options.engine  # than the one that serves: it is itself and right, or nothing
+        is_better = engine != options.engine  # an upgrade must be exactly that engine and pass its self-test
         return Recognizer.load(
             model,
             engine=engine,
@@ -95,16 +95,16 @@ class Serving:
         )
 
     def tell_degraded(self) -> None:
-        """Say it once when labels become degraded by their engine."""
+        """Log once when the engine makes labels degraded."""
         if self.recognizer.degraded_reason not in ("", self._degraded):
             log.warning("labels are degraded: %s", printable(self.recognizer.degraded_reason))
         self._degraded = self.recognizer.degraded_reason
 
     def begin_upgrade(self, opened: ExitStack) -> None:
-        """With ``auto``: have the plan of a better engine built while this one serves.
+        """With ``auto``: build the plan of a better engine in the background.
 
         Args:
-            opened: Ends the building with the stream.
+            opened: Cancels the build when the stream ends.
         """
         engine = self.recognizer.awaited_engine
         if self._options.engine != "auto" or self._model is None or engine is None:
@@ -117,14 +117,16 @@ class Serving:
         opened.callback(self._upgrade.close)
 
     def _upgraded(self, path: Path, engine: str) -> Recognizer:
-        """The model on a better engine, whose plan was built: not again in here, beside the frames."""
+        """Load the model on a better engine whose plan has been built."""
         better = engine_name(engine)
         if self._model is None or not ENGINES[better].is_ready(load_artifact(path)):
-            raise ArtifactError("its build has left no plan", "one that is kept", "kd-edge export ARTIFACT --tensorrt")
+            raise ArtifactError(
+                "the build has left no plan", "a plan in the cache", "kd-edge export ARTIFACT --tensorrt"
+            )
         return self._loaded(self._model, better)
 
     def take_upgrade(self) -> None:
-        """Between two frames: go on with the better engine once it is ready, or say why it never will be."""
+        """Switch to the better engine once it is ready, or log why it never will be; called between two frames."""
         if self._upgrade is None:
             return
         if self._upgrade.fault:
@@ -139,7 +141,7 @@ class Serving:
             before = self.recognizer.engine.name
             try:
                 self.recognizer.adopt(better)
-            except BaseException:  # closed meanwhile: nobody else would close it
+            except BaseException:  # this recogniser was closed: nobody else would close the other
                 better.close()
                 raise
             log.warning("engine %s goes on in the place of %s", self.recognizer.engine.name, before)
@@ -152,7 +154,7 @@ def _borrowed(recognizer: Recognizer) -> Recognizer:
             raise ConfigError(
                 f"a recogniser of '{recognizer.manifest.name}' that another open stream uses",
                 "one stream at a time for a recogniser",
-                "leave the other stream before, load a recogniser for each, or give one stream both cameras",
+                "leave the other stream first, load a recogniser for each, or give one stream both cameras",
             )
         _lent.add(recognizer)
     return recognizer

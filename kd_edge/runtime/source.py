@@ -1,4 +1,4 @@
-"""One camera as the recogniser sees it: format checks, planes of its frames, window of features, steps."""
+"""State of one camera in the recogniser: format checks, planes of its frames, window of features, steps."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from kd_edge.types import Cause, Float32, Frame, Image, Reason
 from kd_edge.window import WindowLimits
 
 DTYPES = {"uint8": np.dtype(np.uint8), "uint16": np.dtype(np.uint16)}
-"""Compared with a frame's dtype ten times faster than the names are."""
+"""Comparing dtypes is ten times faster than comparing their names."""
 
 
 RISING_FRAMES = 3
-"""So many older frames in a row whose stamps rise are of a clock that stepped back; fewer may have been overtaken."""
+"""This many older frames in a row with rising stamps mean a clock that stepped back; fewer may be out of order."""
 MAX_ASPECT = 8
-"""A frame's longer side is at most so many times the shorter one: its resized copy is as many times longer."""
+"""Largest ratio of a frame's sides: its resized copy has the same ratio."""
 MAX_SIDE_PX = 8192
 MAX_ENLARGED = 16
-"""A frame is enlarged at most so many times to the size the model wants: beyond, it has nothing to show."""
+"""Largest factor by which a frame is enlarged to the model's size: beyond, it shows nothing."""
 
 
 def check_frame(frame: Image, manifest: Manifest, source: str) -> None:
-    """Refuse a frame the model was not trained for, before anything is made of it.
+    """Refuse a frame that does not suit the model.
 
     Raises:
-        CameraError: Not an array, another dtype or number of channels, or of a size or shape no camera has.
+        CameraError: Not an array, wrong dtype or number of channels, or an implausible size.
     """
     channels = manifest.preprocess.channels
     if isinstance(frame, np.ndarray):
@@ -45,7 +45,7 @@ def check_frame(frame: Image, manifest: Manifest, source: str) -> None:
         if right_shape and frame.dtype == DTYPES[manifest.dtype] and frame.size:
             _check_size(frame, manifest, source)
             return
-        name = frame.dtype.name if frame.dtype.isnative else f"{frame.dtype.name} of the other byte order"
+        name = frame.dtype.name if frame.dtype.isnative else f"{frame.dtype.name} in non-native byte order"
         found = f"{name} {frame.shape}"
     else:
         found = type(frame).__name__
@@ -59,7 +59,7 @@ def check_frame(frame: Image, manifest: Manifest, source: str) -> None:
 
 
 def _conversion(frame: object, manifest: Manifest) -> str:
-    """How to make a frame of one that is wrong only in its form, its values being right; else empty."""
+    """How to convert a frame that is wrong only in its form, not its values; else empty."""
     if isinstance(frame, Frame):
         return "push its image and captured_ns, or "
     if isinstance(frame, (list, tuple)):
@@ -68,7 +68,7 @@ def _conversion(frame: object, manifest: Manifest) -> str:
         return ""
     wanted, native = DTYPES[manifest.dtype], frame.dtype.newbyteorder("=")
     is_form = native == wanted or (native.kind in "iu" and native not in DTYPES.values())
-    if not is_form:  # only its owner knows what its numbers stand for
+    if not is_form:  # only the caller knows the meaning of its values
         return ""
     steps = []
     if frame.ndim == 3 and manifest.preprocess.channels == 1 and frame.shape[2] == 1:
@@ -90,23 +90,23 @@ def _check_size(frame: Image, manifest: Manifest, source: str) -> None:
             f"{source} delivers frames of {width}x{height}",
             f"at least {least_px} and at most {MAX_SIDE_PX} pixels a side, neither side more than {MAX_ASPECT} times "
             f"the other ('{manifest.name}' resizes the shorter one to {wanted_px})",
-            "check the camera's width, height and pixel format, or cut the frame",
+            "check the camera's width, height and pixel format, or crop the frame",
         )
 
 
 class SourceState:
-    """Everything remembered of one source; its size is fixed when its frames' size is known.
+    """State of one source; of fixed size once the size of its frames is known.
 
     Args:
-        manifest: What the model says of itself.
-        smooth_ns: How long a window counts in the answer; 0 is the newest one alone.
-        focal: Of its camera, as a share of the frame's width; None: as the model assumes.
+        manifest: Manifest of the model.
+        smooth_ns: Time over which windows are averaged; 0 uses the newest one alone.
+        focal: Focal length of its camera, as a share of the frame's width; None: as the model assumes.
 
     Attributes:
         stamp_ns: When the newest frame was captured; None before the first.
-        frames: How many were taken in.
-        stack: What the network sees of the newest frame; None while the motion history is too short.
-        focal: The focal length by which frames are cut; None where no lens decides anything.
+        frames: Number of accepted frames.
+        stack: Network input of the newest frame; None while the motion history is too short.
+        focal: Focal length by which frames are cropped; None if the crop does not depend on it.
     """
 
     def __init__(self, manifest: Manifest, smooth_ns: int = 0, focal: float | None = None) -> None:
@@ -122,7 +122,7 @@ class SourceState:
         hold_ns = seen_ns(manifest) + smooth_ns
         self._health = None if manifest.health is None else PictureHealth(manifest.health, hold_ns)
         self._sized: _Sized | None = None
-        self._scored: deque[tuple[int, float]] = deque()  # (stamp, score) of the windows that the answer is of
+        self._scored: deque[tuple[int, float]] = deque()  # (stamp, score) of the averaged windows
         self._smooth_ns = smooth_ns
         self.stamp_ns: int | None = None
         self._older_ns: list[int] = []
@@ -131,26 +131,26 @@ class SourceState:
 
     @property
     def cause(self) -> Cause:
-        """Why the window is not full, for the reason of a ``warming`` prediction."""
+        """Why the window is not full: the reason of a ``warming`` prediction."""
         return self._window.cause
 
     @property
     def is_due(self) -> bool:
-        """Whether the newest frame can be encoded now and makes a step; all do, unless the model has states."""
+        """Whether the newest frame can be encoded and is due for a step; always due unless the model has states."""
         return self.stack is not None and self._steps.is_due
 
     @property
     def fps(self) -> float | None:
-        """The rate of its frames; None before enough of them."""
+        """Frame rate; None until it can be estimated."""
         return self._rate.fps
 
     @property
     def finding(self) -> Finding:
-        """What the pictures in the window are worth; fine where the model does not know what they must be like."""
+        """Quality of the pictures in the window; fine if the manifest has no limits."""
         return FINE if self._health is None else self._health.finding
 
     def knows(self, frame: Image) -> bool:
-        """Whether a frame is like the one before it, which was checked."""
+        """Whether a frame has the form of the previous, checked one."""
         sized = self._sized
         return (
             sized is not None
@@ -160,7 +160,7 @@ class SourceState:
         )
 
     def restart(self, cause: Cause) -> None:
-        """Forget all frames; the next one may bear any stamp."""
+        """Forget all frames; the next one may have any stamp."""
         self.stamp_ns = None
         self._scored.clear()
         self._older_ns.clear()
@@ -176,7 +176,7 @@ class SourceState:
         self.stack = None
 
     def steps_back(self, stamp_ns: int) -> bool:
-        """Whether a frame that is not newer than the newest one tells of a clock that stepped."""
+        """Whether a frame not newer than the newest one indicates a clock that stepped back."""
         if stamp_ns == self.stamp_ns:  # delivered twice
             return False
         if self._older_ns and stamp_ns <= self._older_ns[-1]:
@@ -185,7 +185,7 @@ class SourceState:
         return len(self._older_ns) >= RISING_FRAMES
 
     def observe(self, frame: Image, stamp_ns: int) -> None:
-        """Take in a frame, captured later than all before: its period, intensity limits and planes."""
+        """Accept a frame, captured later than all before: update rate, intensity limits and planes."""
         sized = self._sized_for(frame)
         self.stamp_ns = stamp_ns
         self._older_ns.clear()
@@ -201,32 +201,32 @@ class SourceState:
         """Write the inputs of the newest frame's step to row ``row`` of a binding.
 
         Returns:
-            As ``FeatureRing.gather``: how far the furthest feature lies from its segment's moment, in ns; None while
-            the window is not full.
+            Largest distance of a feature from its segment's nominal time, in ns (see ``FeatureRing.gather``); None
+            while the window is not full.
         """
         stack = self._encodable()
         self._normalise.stack(stack.planes, binding.frame[row])
         if not self._steps.begin(binding.states_in, row):
-            self._window.clear(GAP)  # features from before it remember what the states no longer do
+            self._window.clear(GAP)  # older features depend on states that were reset
         error_ns = self._window.gather(stack.stamp_ns, binding.past[row])
         if error_ns is None:
-            self._phases.clear()  # windows from before a gap are none of those after it
+            self._phases.clear()  # do not average windows across a gap
         return error_ns
 
     def answer(self, binding: Binding, row: int) -> list[float]:
-        """The K logits of a finished step whose window is full, with those of the phases before it."""
+        """The K logits of a finished step with a full window, averaged with those of earlier phases."""
         return self._phases.add(self._encodable().stamp_ns, binding.logits[row])
 
     def end(self, binding: Binding, row: int) -> None:
-        """Remember what the step put out."""
+        """Store the outputs of the step."""
         self._window.append(self._encodable().stamp_ns, binding.feature[row])
         self._steps.end(binding.states_out, row)
 
     def anomaly(self, familiarity: Familiarity, binding: Binding, row: int) -> float:
-        """How far the strangest window of the answer is from all that is familiar, of a finished step.
+        """Anomaly score of a finished step: the largest over the averaged windows.
 
-        A window changes slowly: it is scored when its newest picture is looked at, or as often where none is, so that
-        most frames cost neither; after two looks' time at the latest. A score holds until the next one.
+        A window changes slowly, so it is scored only when its newest picture is examined, or as often if none is, at
+        the latest after two such intervals. A score holds until the next one.
         """
         stamp_ns, scored = self._encodable().stamp_ns, self._scored
         age_ns = stamp_ns - scored[-1][0] if scored else 2 * LOOK_NS
@@ -239,11 +239,11 @@ class SourceState:
 
     def _encodable(self) -> Stack[Float32]:
         if self.stack is None:
-            raise RuntimeError("a step without a frame that can be encoded: is_due tells")
+            raise RuntimeError("a step without a frame that can be encoded: check is_due first")
         return self.stack
 
     def _sized_for(self, frame: Image) -> _Sized:
-        """Buffers for frames of this size; another size than before starts the source anew."""
+        """Buffers for frames of this size; a change of size restarts the source."""
         if self._sized is not None:
             if self._sized.shape == frame.shape:
                 return self._sized
@@ -254,12 +254,12 @@ class SourceState:
 
 
 def seen_ns(manifest: Manifest) -> int:
-    """How far back the pictures of one window lie: its length, and the motion stack of its oldest segment."""
+    """Time span of the pictures of one window: its length plus the motion stack of its oldest segment."""
     return round(manifest.clip_seconds * 1e9) + manifest.preprocess.motion_offsets_ms[-1] * 1_000_000
 
 
 class _Sized:
-    """What is made to measure for frames of one size: buffers to resize them, and memory for their planes."""
+    """Buffers for frames of one size: for resizing, and for their planes."""
 
     def __init__(self, spec: Preprocess, frame: Image, longest_gap_ns: int) -> None:
         self.shape, self.dtype = frame.shape, frame.dtype

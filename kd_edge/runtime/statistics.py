@@ -1,4 +1,4 @@
-"""What happened in a stream, counted."""
+"""Counters of a stream."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from kd_edge.runtime.sinks import SinkThread
 from kd_edge.types import Prediction
 
 WITH_LABEL = frozenset({"ok", "degraded", "unknown"})
-"""States of a window that was full."""
+"""States of predictions whose window was full."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceStatistics:
-    """What came of one camera.
+    """Counters of one camera.
 
     Attributes:
         labels: Predictions by state.
-        seconds: From its first frame to the last one, which counts as long as the mean time between frames.
-        live: Whether it is a camera; a recording otherwise.
+        seconds: Time from the first frame to the end of the last one, whose duration is the mean frame interval.
+        live: True for a camera, False for a recording.
     """
 
     labels: dict[str, int]
@@ -40,7 +40,7 @@ class Statistics:
         dropped: Frames a newer one replaced before they were encoded.
         skipped: Frames that were older than ``max_age_ms`` when their turn came.
         frozen: Frames that showed a frozen picture and were not encoded.
-        misdated: Frames whose stamp broke the clock's rule.
+        misdated: Frames whose stamp violated the camera's clock rule.
         damaged: Pictures that could not be decoded.
         reconnects: How often the camera was reopened.
         pushed: Frames encoded.
@@ -48,15 +48,15 @@ class Statistics:
         labels: Predictions by state.
         reasons: Predictions that are not ``ok``, by reason.
         fps: Frames encoded per second of wall time.
-        sink_faults: What is wrong with each sink that does not work now, by name.
-        sink_dropped: Predictions that sinks were too slow for or broken to take.
-        sinks_reopened: How often a broken sink came back.
+        sink_faults: Fault of each sink that does not work now, by name.
+        sink_dropped: Predictions lost because a sink was too slow or broken.
+        sinks_reopened: How often a broken sink was reopened.
         recorded: Frames in the recording.
-        unrecorded: Frames that were pushed and are not in it: the disk was too slow or full.
-        record_fault: What ended the recording, or the keeping of clips, early; empty while nothing has.
-        clips: Clips that were kept.
-        lost_clips: Clips that were not: the disk was too slow or full, or the folder has all it may.
-        sources: What came of each camera, by name.
+        unrecorded: Pushed frames missing from the recording: the disk was too slow or full.
+        record_fault: What ended the recording, or the recording of clips, early; empty if nothing did.
+        clips: Clips saved.
+        lost_clips: Clips not saved: the disk was too slow or full, or the folder reached its size limit.
+        sources: Counters of each camera, by name.
     """
 
     captured: int
@@ -82,7 +82,7 @@ class Statistics:
     sources: dict[str, SourceStatistics] = field(default_factory=dict)
 
     def too_short(self, window_seconds: float) -> Iterator[str]:
-        """What to say of each recording that ended before the model's window was full once."""
+        """A message for each recording that ended before the model's window was ever full."""
         for name, source in self.sources.items():
             if source.live or WITH_LABEL & source.labels.keys() or source.seconds >= window_seconds:
                 continue
@@ -95,7 +95,7 @@ class Statistics:
 
 @dataclass(slots=True)
 class SourceCounts:
-    """What is counted of one camera while a stream runs."""
+    """Running counters of one camera."""
 
     labels: Counter[str] = field(default_factory=Counter)
     _first_ns: int = 0
@@ -103,15 +103,15 @@ class SourceCounts:
     _frames: int = 0
 
     def see(self, captured_ns: int) -> None:
-        """Note the moment of a frame that a prediction is of."""
+        """Count a frame that got a prediction."""
         if self._frames == 0:
             self._first_ns = self._last_ns = captured_ns
-        if captured_ns > self._last_ns or self._frames == 0:  # not a frame that has become stale
+        if captured_ns > self._last_ns or self._frames == 0:  # not an old frame reported as stale
             self._last_ns = captured_ns
             self._frames += 1
 
     def statistics(self, *, live: bool) -> SourceStatistics:
-        """Up to now."""
+        """Counters so far."""
         span = (self._last_ns - self._first_ns) / 1e9
         seconds = span * self._frames / (self._frames - 1) if self._frames > 1 else 0.0
         return SourceStatistics({state: count for state, count in self.labels.items() if count}, seconds, live)
@@ -119,15 +119,15 @@ class SourceCounts:
 
 @dataclass(slots=True)
 class Counts:
-    """What a stream counts while it runs.
+    """Running counters of a stream.
 
     Attributes:
         labels: Predictions by state.
         reasons: Predictions that are not ``ok``, by reason.
-        sources: The same by camera.
+        sources: Counters of each camera, by name.
         pushed: Frames encoded.
         failures: Frames the engine failed on.
-        last_push_ns: When the last step was done.
+        last_push_ns: End of the last step.
     """
 
     labels: Counter[str] = field(default_factory=Counter)
@@ -140,21 +140,21 @@ class Counts:
     _first_push_ns: int = 0
 
     def count(self, prediction: Prediction, times: int = 1) -> None:
-        """Count a prediction; -1 takes it back, where it became another one while it waited for its reader."""
+        """Count a prediction; ``times=-1`` undoes it, for one that became stale while it waited for the caller."""
         self.labels[prediction.state.value] += times
         self.sources[prediction.source].labels[prediction.state.value] += times
         if prediction.reason:
             self.reasons[prediction.reason.value] += times
 
     def push(self, frames: int, now_ns: int) -> None:
-        """Count the frames of a step that is done now."""
+        """Count the frames of a step that ended now."""
         self.last_push_ns = now_ns
         if self.pushed == 0:
             self._first_push_ns, self._first_pushed = now_ns, frames
         self.pushed += frames
 
     def of(self, source: str, *, live: bool) -> SourceStatistics:
-        """What came of one camera. Read by other threads: it makes no entry where nothing was counted yet."""
+        """Counters of one camera. Safe to call from other threads: adds no entry for an unknown source."""
         return self.sources.get(source, SourceCounts()).statistics(live=live)
 
     @property
@@ -165,13 +165,13 @@ class Counts:
 
 
 def statistics_of(feeds: Sequence[Feed], counts: Counts, sinks: Sequence[SinkThread], keeping: Keeping) -> Statistics:
-    """Everything that was counted in a stream up to now.
+    """All counters of a stream so far.
 
     Args:
         feeds: Its cameras.
         counts: Its labels.
-        sinks: Where they go.
-        keeping: What is kept of them.
+        sinks: Its sinks.
+        keeping: Its recorders.
     """
     counters = CaptureCounters.together([feed.capture.counters for feed in feeds])
     recording, clips = keeping.frames, keeping.moments

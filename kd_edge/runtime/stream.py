@@ -47,7 +47,7 @@ from kd_edge.types import Cause, Frame, LabelState, Prediction, Reason
 log = logging.getLogger("kd_edge.runtime")
 
 MOST_FAILURES = 5
-"""An engine that fails so often in turn will not work again by itself."""
+"""After this many failures in a row the engine is given up: it will not recover by itself."""
 
 
 def stream(
@@ -76,36 +76,36 @@ def stream(
 
     ``with stream(model="student.onnx", camera="ir0") as labels: for prediction in labels: ...``
 
-    Several cameras (``camera=["ir0", "ir1"]``) share the model: frames that are there at the same time are one batched
-    step, ``prediction.source`` names the camera. One that is lost does not touch the others. Recordings are labelled in
-    the order of their stamps.
+    Several cameras (``camera=["ir0", "ir1"]``) share the model: frames available at the same time run as one batched
+    step, ``prediction.source`` names the camera. Losing one camera does not affect the others. Recordings are labelled
+    in the order of their stamps.
 
     Args:
-        model: Path of an artifact, ``bundled`` for the student in the package, an artifact that is loaded already, or a
-            recogniser; then the options for loading do not apply.
-        camera: Name, URI, or a camera of one's own (``Camera``), which brings its time-outs or gets the usual ones; or
-            several, each with a name of its own (``left=v4l2:/dev/video0``), all of them live or all recordings.
+        model: Path of an artifact, ``bundled`` for the student in the package, a loaded artifact, or a recogniser (the
+            options for loading then do not apply).
+        camera: Name, URI, or a custom ``Camera`` (with its own time-outs or the defaults); or several with distinct
+            names (``left=v4l2:/dev/video0``), either all live or all recordings.
         realtime: Pace a recording by its stamps; without it every frame is labelled as fast as possible.
-        sinks: A URI, a ``Path`` for JSON lines, or a sink of one's own (``Sink``), or several; each gets every
-            prediction, none can delay one.
+        sinks: A URI, a ``Path`` for JSON lines, or a custom ``Sink``, or several; each gets every prediction, and none
+            can delay one.
         engine: What runs the model; ``auto`` takes the fastest one here, see ``Recognizer.load``.
-        threads: How many the engine may use; by default what the camera file says, else 1.
-        provider: What to run on; one that is not there falls back to the CPU and labels are ``degraded``.
+        threads: How many threads the engine may use; by default the camera file's ``threads``, else 1.
+        provider: What to run on; if it is unavailable, the CPU is used and labels are ``degraded``.
         strict: Make that fallback an error.
         cuda_binding: What gives TensorRT the GPU's memory; see ``Recognizer.load``.
         self_test: What to do when the golden clip's logits are not reproduced; see ``Recognizer.load``.
         valid_ms: How long a label may be acted on after its frame's capture; see ``Recognizer.load``.
-        max_age_ms: Frames that are older than this when their turn comes are skipped; by default none is.
-        smooth_ms: How long a window counts in the label; see ``Recognizer.load``.
+        max_age_ms: Skip frames older than this when their turn comes; by default none are skipped.
+        smooth_ms: Averaging time of the label; see ``Recognizer.load``.
         notify: Report readiness and fresh frames to systemd.
-        trust: Public key or folder of keys: the artifact must be signed with one of them, and with one that each
-            camera file's ``trust`` names.
-        record: New ``.mcap`` file for every frame that is pushed and every label, see ``Recorder``.
-        record_on: Which labels are worth a clip, see ``ClipRecorder``.
+        trust: Public key or folder of keys: the artifact must be signed with one of them, and also satisfy each camera
+            file's ``trust``.
+        record: New ``.mcap`` file that receives every pushed frame and every label, see ``Recorder``.
+        record_on: Which labels are recorded as clips, see ``ClipRecorder``.
         record_dir: The folder for these clips.
-        record_max_mb: How much they may take there, 10^6 bytes.
+        record_max_mb: Their maximum total size, in units of 10^6 bytes.
 
-    A model with memory (a causal TSM) is clocked by its segments: one label per segment spacing, not per frame.
+    A model with recurrent states (a causal TSM) gives one label per segment spacing, not one per frame.
 
     Returns:
         A context manager and iterator; everything is opened on entering and closed on leaving it.
@@ -133,15 +133,15 @@ def stream(
 
 
 class LabelStream:
-    """See ``stream``. Iterating ends with the recordings; live cameras' labels end with the ``with`` block.
+    """See ``stream``. Iteration ends with the recordings; with live cameras it lasts as long as the ``with`` block.
 
-    It may be entered again after it was left: everything is opened anew, counters begin at 0.
+    It may be entered again after it was left: everything is reopened, and counters start at 0.
 
     Args:
         model: See ``stream``.
-        camera: Name, URI, or a camera of one's own; or several.
-        options: Everything else.
-        clock: Stamps predictions and says when they are stale; cameras that are made here follow it, too.
+        camera: Name, URI, or a custom camera; or several.
+        options: All other options.
+        clock: Stamps predictions and decides when they are stale; also used by cameras created here.
 
     Attributes:
         recognizer: The recogniser in use, once entered.
@@ -166,14 +166,14 @@ class LabelStream:
         self._begin()
 
     def _begin(self) -> None:
-        """Everything that one pass counts and remembers."""
+        """Reset the state of one pass."""
         self._sinks: list[SinkThread] = []
         self._feeds: Feeds | None = None
         self._counts = Counts()
-        self._waiting: deque[Prediction] = deque()  # of one step of several cameras; at most one each
+        self._waiting: deque[Prediction] = deque()  # of a step of several cameras, at most one per camera
         self._failures_in_turn = 0
         self._given_ns: int | None = None  # when the last prediction was returned
-        self._away_ns = 0  # how long the program has had the turn since the last step
+        self._away_ns = 0  # time spent in the caller since the last step
         self._log_throttle = LogThrottle(self._clock)
         self._keeping = Keeping()
 
@@ -181,9 +181,9 @@ class LabelStream:
         """Load the model, open cameras and sinks, start capturing.
 
         Raises:
-            KdEdgeError: Model, a camera or a sink cannot be opened, or no label can ever come of a camera; nothing
-                stays open.
-            RuntimeError: It is entered already.
+            KdEdgeError: Model, a camera or a sink cannot be opened, or a camera's frame rate can never fill a window;
+                nothing stays open.
+            RuntimeError: The stream is already entered.
         """
         self._life.enter(self._open_all)
         if self._life.stop_asked:  # meanwhile, or before
@@ -191,13 +191,17 @@ class LabelStream:
         return self
 
     def _open_all(self) -> ExitStack:
-        """Open everything that one pass needs, and start; what closes it, in which nothing refers to this stream."""
+        """Open and start everything that one pass needs.
+
+        Returns:
+            What closes it; holds no reference to this stream, so that a dropped stream can be collected.
+        """
         self._begin()
         with ExitStack() as opened:
             shared = SharedConfig.of([c for c in self._asked if isinstance(c, str)])
             opened.enter_context(scheduled(shared.cpus, shared.priority))
             self._serving = Serving(self._model, self._options, shared, len(self._asked))
-            opened.callback(self._serving.close)  # last, when nothing captures any more
+            opened.callback(self._serving.close)  # last, once capturing has stopped
             self.recognizer = self._serving.recognizer
             wanted, realtime = Wanted.by(self.recognizer.manifest), self._options.realtime
             self.cameras = make_cameras(self._asked, shared, wanted, realtime=realtime, clock=self._clock)
@@ -206,7 +210,7 @@ class LabelStream:
             configs = [shared.configs.get(asked) if isinstance(asked, str) else None for asked in self._asked]
             for config, feed in zip(configs, self._feeds.all, strict=True):
                 self._open(feed, wanted)
-                # A recording that says what it sees was checked by that.
+                # A recording that declares its band was already checked by it.
                 if config is not None and config.scheme == "replay" and feed.camera.band is None:
                     look_at_recording(feed.name, config, wanted)
             check_together(self.cameras)  # some learn their names on opening
@@ -232,10 +236,10 @@ class LabelStream:
     ) -> None:
         """Stop capturing, write what is queued, close everything.
 
-        It takes bounded time; with a recording, whose labels all count, as long as its sinks go on.
+        Takes bounded time, except for recordings: all their labels are written as long as the sinks make progress.
 
         Raises:
-            SinkError: A recording's sink could not write everything, and nothing else had gone wrong.
+            SinkError: A recording's sink could not write everything, and no other error is being raised.
         """
         self._life.leave()
         if kind is None:
@@ -243,17 +247,17 @@ class LabelStream:
                 sink.check()
 
     def stop(self) -> None:
-        """End the iteration soon, from another thread; the one that iterates then leaves the ``with`` block.
+        """Ask the iteration to end, from any thread; the iterating thread then leaves the ``with`` block.
 
-        It holds until the stream is left: one that is being entered, or was not entered yet, ends before its first
-        label. A stream that was left may be entered again all the same.
+        The request lasts until the stream is left: a stream that is being entered, or not yet entered, ends before its
+        first label. It can be entered again afterwards.
         """
         self._life.ask_to_stop()
         for feed in () if self._feeds is None else self._feeds.all:
             feed.capture.ask_to_stop()
 
     def frame_of(self, source: str) -> Frame | None:
-        """The frame that was pushed last of a camera, for showing it; None before the first one."""
+        """The last pushed frame of a camera, for display; None before the first one."""
         feeds = () if self._feeds is None else self._feeds.all
         return next((feed.last_frame for feed in feeds if feed.name == source), None)
 
@@ -262,14 +266,14 @@ class LabelStream:
         return self
 
     def __next__(self) -> Prediction:
-        """The next prediction: of a new frame, or ``stale`` when none came in time. The frame is labelled in here.
+        """The next prediction: of a new frame, or ``stale`` when none came in time. Runs the model in this call.
 
         Raises:
             StopIteration: The recordings have ended, or the stream was left.
-            CameraError: Frames are not what the model needs; of several live cameras, those of the last one.
-            DataError: A recording is damaged here.
-            ArtifactError: The engine fails with every frame.
-            SinkError: A recording's sink has broken: its next label would be lost.
+            CameraError: The frames do not suit the model; with several live cameras, those of the last one left.
+            DataError: A recording is damaged at this point.
+            ArtifactError: The engine fails on every frame.
+            SinkError: A recording's sink has failed: its next label would be lost.
         """
         feeds = self._feeds
         if feeds is None:
@@ -283,18 +287,20 @@ class LabelStream:
 
     def _next_of(self, feeds: Feeds) -> Prediction:
         if self._waiting and self._life.goes_on:
-            return self._still(self._waiting.popleft())
-        while self._life.goes_on:  # another thread may stop or leave it meanwhile
+            return self._refreshed(self._waiting.popleft())
+        while self._life.goes_on:  # another thread may stop or leave the stream
             arrived = feeds.get(feeds.wait_seconds(self._clock.now_ns()))
             try:
                 predictions = self._labelled(arrived)
             except EngineError:
                 if self._life.goes_on:
                     raise
-                break  # its engine was closed because the stream was left
-            predictions += self._due_stale({p.source for p in predictions})  # an old frame's camera is not fresh
+                break  # the engine was closed because the stream was left
+            predictions += self._due_stale(
+                {p.source for p in predictions}
+            )  # a camera whose frame was too old is not fresh
             if predictions:
-                self._give_out(predictions)
+                self._publish(predictions)
                 self._waiting.extend(predictions[1:])
                 return predictions[0]
             if not arrived and (feeds.ended or feeds.error):
@@ -305,27 +311,27 @@ class LabelStream:
 
     @property
     def statistics(self) -> Statistics:
-        """Counters up to now; also after leaving."""
+        """Counters so far; also available after leaving."""
         feeds = () if self._feeds is None else self._feeds.all
         return statistics_of(feeds, self._counts, self._sinks, self._keeping)
 
     @property
     def label_hash(self) -> LabelHash | None:
-        """Of the labels of recordings, or of cameras that are being recorded; None of others."""
+        """Hash of the labels of recordings, or of cameras being recorded; None otherwise."""
         return self._keeping.label_hash
 
     @property
     def is_heard(self) -> bool:
-        """Whether labels reach anyone but the caller: False when there were sinks and every one of them is dead."""
+        """Whether labels reach anyone but the caller: False if there were sinks and all of them have failed."""
         return not none_left(self._sinks)
 
     @property
     def any_sink_works(self) -> bool:
-        """Whether some sink takes labels now, or none was asked for; also after leaving: whether some took the last."""
+        """Whether some sink accepts labels, or none was requested; after leaving: whether one did at the end."""
         return not self._sinks or any(sink.state is SinkState.WORKING for sink in self._sinks)
 
     def _open(self, feed: Feed, wanted: Wanted) -> None:
-        """Open a camera that suits the model; whatever it was to an earlier stream is none of this one's."""
+        """Open a camera that suits the model, and forget its window from an earlier stream."""
         open_fitting(feed.camera, wanted, self.recognizer.needed_rate, self.recognizer.manifest.name)
         feed.name = feed.camera.name
         self.recognizer.forget(feed.name)
@@ -350,8 +356,8 @@ class LabelStream:
         opened.callback(self._keeping.close)
         self._keeping.open(zip(self.cameras, configs, strict=True))
 
-    def _give_out(self, predictions: list[Prediction]) -> None:
-        """Count predictions and give them to the sinks."""
+    def _publish(self, predictions: list[Prediction]) -> None:
+        """Count predictions, record them and send them to the sinks."""
         for prediction in predictions:
             self._counts.count(prediction)
             self._counts.sources[prediction.source].see(prediction.captured_ns)
@@ -361,8 +367,8 @@ class LabelStream:
         for sink in self._sinks:
             sink.check()
 
-    def _still(self, prediction: Prediction) -> Prediction:
-        """What a prediction is worth that has waited for its reader; what it was counted as changes with it."""
+    def _refreshed(self, prediction: Prediction) -> Prediction:
+        """A prediction that waited for the caller, as of now; corrects the counts if it has become stale."""
         feeds = self._feeds
         if feeds is None or not feeds.live:
             return prediction
@@ -377,7 +383,7 @@ class LabelStream:
         return now
 
     def _labelled(self, arrived: Sequence[tuple[Feed, Captured]]) -> list[Prediction]:
-        """The predictions of one step over frames of different cameras; none for one that gives none."""
+        """Run one step over frames of different cameras; a frame may give no prediction."""
         if not arrived:
             return []
         self._serving.take_upgrade()
@@ -388,7 +394,7 @@ class LabelStream:
                 self.recognizer.reset(feed.name, cause)
                 self._keeping.cut(feed.name, cause)
                 if cause.reason is Reason.SUSPENDED:
-                    feed.awoke()  # this frame is from after it
+                    feed.awoke()  # this frame was captured after waking up
             if not (is_live and feed.is_too_old(captured.frame, began_ns, self.max_age_ms)):
                 frames[feed] = captured.frame
         if is_live:
@@ -396,14 +402,14 @@ class LabelStream:
         return list(self._pushed_by(frames).values())
 
     def _labelled_live(self, frames: dict[Feed, Frame], began_ns: int) -> list[Prediction]:
-        """Labels of live cameras: a camera's fault shows in its labels, and only the last camera's ends the stream."""
+        """Label live cameras: a camera's fault shows in its labels, and ends the stream only if it is the last."""
         steps = self.recognizer.steps
         try:
             given = self._pushed_by(frames)
         except CameraError as error:
             if len(self.cameras) == 1:
                 raise
-            if len(frames) > 1:  # whose frame it is shows when each is pushed by itself
+            if len(frames) > 1:  # push each alone to find the faulty camera
                 return [p for feed, frame in frames.items() for p in self._labelled_live({feed: frame}, began_ns)]
             for feed in frames:
                 feed.capture.abandon(error)
@@ -417,14 +423,14 @@ class LabelStream:
         return predictions
 
     def _as_of_now(self, feed: Feed, prediction: Prediction, began_ns: int) -> Prediction:
-        """What a live camera's prediction is worth when its step is done."""
+        """A live camera's prediction as of the end of its step: ``stale`` if it came too late."""
         now_ns = self._counts.last_push_ns
         if feed.slept_ns:
             cause = _asleep(feed)
             feed.awoke()
             return self.recognizer.stale(feed.name, prediction.frame_id, prediction.captured_ns, now_ns, cause)
         feed.load.see(began_ns, now_ns, feed.capture.counters.captured, self._away_ns)
-        prediction = self.recognizer.at(prediction, now_ns)  # old when it came, or the machine too slow: stale
+        prediction = self.recognizer.at(prediction, now_ns)  # stale if the frame was old or the machine too slow
         if prediction.state is not LabelState.STALE:
             feed.watchdog.fresh(prediction.captured_ns)
             if self._service is not None and self.any_sink_works:
@@ -432,11 +438,11 @@ class LabelStream:
         return self._explained(feed, prediction)
 
     def _pushed_by(self, frames: dict[Feed, Frame]) -> dict[Feed, Prediction]:
-        """Push frames as one step; the predictions they give.
+        """Push frames as one step; returns the predictions.
 
         Raises:
             ArtifactError: The engine fails.
-            CameraError: A frame is nothing for the model.
+            CameraError: A frame does not suit the model.
         """
         given = self.recognizer.push_many({feed.name: frame for feed, frame in frames.items()})
         self._serving.tell_degraded()
@@ -451,10 +457,10 @@ class LabelStream:
         return predictions
 
     def _failed(self, frames: dict[Feed, Frame], error: ArtifactError) -> list[Prediction]:
-        """What a live stream says of frames that the engine failed on; their windows have started anew.
+        """``stale`` predictions for frames on which the engine failed; their windows were restarted.
 
         Raises:
-            ArtifactError: It fails with every frame.
+            ArtifactError: The engine fails on every frame.
         """
         self._counts.failures += len(frames)
         self._failures_in_turn += 1
@@ -471,14 +477,14 @@ class LabelStream:
         ]
 
     def _explained(self, feed: Feed, prediction: Prediction) -> Prediction:
-        """Where frames are far apart, or labels late, because machine or program is too slow, say that instead."""
+        """If frames are sparse or labels late because machine or caller is too slow, give that as the reason."""
         if prediction.reason not in (Reason.SLOW_RATE, Reason.SPARSE, Reason.LATE) or not feed.load.is_over:
             return prediction
         cause = feed.load.cause(self.recognizer.needed_rate)
         return replace(prediction, reason=cause.reason, detail=cause.detail)
 
     def _due_stale(self, labelled: set[str]) -> list[Prediction]:
-        """Of the live cameras without a prediction now, those whose last one has run out."""
+        """``stale`` predictions for live cameras whose last prediction has expired."""
         if self._feeds is None or not self._feeds.live or self._feeds.ended:
             return []
         now_ns = self._clock.now_ns()
@@ -490,7 +496,7 @@ class LabelStream:
 
 
 def _forget(recognizer: Recognizer, feeds: Feeds) -> None:
-    """A recogniser that goes on to another stream has room for its cameras."""
+    """Free a recogniser's memory of these cameras, so that another stream can use it."""
     for feed in feeds.all:
         recognizer.forget(feed.name)
 

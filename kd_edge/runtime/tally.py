@@ -1,4 +1,4 @@
-"""How live labels did: how many a robot could act on, how many were right, how often they changed, and how late."""
+"""Quality of live labels: how many are usable, how many are right, how often they change, and how late they are."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from kd_edge.types import Prediction
 
 @dataclass(slots=True)
 class Tally:
-    """Counts over a stream whose camera knows what is really done (``Prediction.truth``); else all stay 0.
+    """Counters of a stream whose camera knows the true action (``Prediction.truth``); otherwise all stay 0.
 
     Attributes:
-        frames: Predictions.
-        labels: Those with a label, which a robot may act on.
-        right: Those whose label is the truth.
-        changes: How often a label was another than the one before; frames without a label are passed over.
-        real_changes: How often the truth was another than the one before, with a label or without.
-        noticed: How many of those were followed by a right label before the truth changed again.
-        delay_ns: Time from such a change to that label, all together.
+        frames: Number of predictions.
+        labels: Predictions with a label, which a robot may act on.
+        right: Predictions whose label is the truth.
+        changes: How often the label changed; frames without a label are ignored.
+        real_changes: How often the truth changed, with a label or without.
+        noticed: Real changes that were followed by a right label before the next one.
+        delay_ns: Total time from these changes to that label.
         seen_ns: Time from the first frame to the last one.
     """
 
@@ -33,10 +33,10 @@ class Tally:
     _label: str | None = field(default=None, repr=False)
     _truth: str | None = field(default=None, repr=False)
     _first_ns: int | None = field(default=None, repr=False)
-    _changed_ns: int | None = field(default=None, repr=False)  # of a real change that is not noticed yet
+    _changed_ns: int | None = field(default=None, repr=False)  # time of a real change not yet noticed
 
     def add(self, prediction: Prediction) -> None:
-        """Count the stream's next prediction."""
+        """Add the stream's next prediction."""
         truth, label, now_ns = prediction.truth, prediction.label, prediction.captured_ns
         if truth is None:
             return
@@ -75,11 +75,11 @@ class Tally:
 
     @property
     def delay_seconds(self) -> float:
-        """Mean time until a change is noticed, of those that are."""
+        """Mean time until a change is noticed, over the noticed ones."""
         return self.delay_ns / 1e9 / max(self.noticed, 1)
 
 
 def together(tallies: list[Tally]) -> Tally:
-    """The counts of several streams."""
+    """The sum over several streams."""
     counts = ("frames", "labels", "right", "changes", "real_changes", "noticed", "delay_ns", "seen_ns")
     return Tally(**{name: sum(getattr(tally, name) for tally in tallies) for name in counts})

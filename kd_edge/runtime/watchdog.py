@@ -1,4 +1,4 @@
-"""When labels go stale, and telling systemd that frames are fresh."""
+"""When labels become stale, and systemd's watchdog."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from kd_edge.types import MAX_AHEAD_NS, Cause, LabelState, Prediction, Reason
 log = logging.getLogger("kd_edge.runtime")
 
 ALIVE_INTERVAL_NS = 500_000_000
-"""systemd hears of fresh frames at most twice a second."""
+"""systemd is notified of fresh frames at most twice a second."""
 
 
 class Watchdog:
-    """Decides when labels are ``stale``: as soon as none is valid any more. Has no clock of its own.
+    """Decides when labels are ``stale``: as soon as the last one has expired. Has no clock of its own.
 
-    Whoever pushes frames himself asks ``current`` in every turn of his loop, with a new prediction or without one.
+    Code that pushes frames itself calls ``current`` in every iteration, with or without a new prediction.
 
     Args:
         valid_ns: How long a frame's label is valid, and the interval of repeated stale predictions
             (``Recognizer.valid_ns``).
-        now_ns: The start.
+        now_ns: Start time.
         source: Name of the camera.
     """
 
@@ -49,11 +49,11 @@ class Watchdog:
         )
 
     def current(self, prediction: Prediction | None, now_ns: int) -> Prediction:
-        """What holds now: the newest prediction while it is valid, else one that is ``stale`` and has no label.
+        """The prediction that holds now: the newest one while it is valid, otherwise a ``stale`` one without a label.
 
         Args:
-            prediction: What a push gave just now; None when it gave none, or when no frame came.
-            now_ns: This moment.
+            prediction: Result of a push just now; None if it gave none, or no frame came.
+            now_ns: Current time.
         """
         if prediction is not None:
             self._newest = prediction
@@ -85,7 +85,7 @@ class Watchdog:
         return max(0.0, (self._due_ns - now_ns) / 1e9)
 
     def is_due(self, now_ns: int) -> bool:
-        """Whether a stale prediction is due now; asking changes nothing."""
+        """Whether a stale prediction is due now."""
         return now_ns >= self._due_ns
 
     def told(self, now_ns: int) -> None:
@@ -99,9 +99,9 @@ def _why_not(newest: Prediction, now_ns: int) -> Cause:
 
 
 class ServiceNotifier:
-    """Speaks systemd's notify protocol (sd_notify(3)) on ``NOTIFY_SOCKET``; silent where there is none.
+    """Sends systemd notifications (sd_notify(3)) to ``NOTIFY_SOCKET``; does nothing if that is not set.
 
-    A manager that cannot be told does not stop the labels: a line in the log says so, once.
+    Failing to notify does not stop the labels; it is logged once.
     """
 
     def __init__(self) -> None:
@@ -120,13 +120,13 @@ class ServiceNotifier:
         self._send(b"READY=1")
 
     def alive(self, now_ns: int) -> None:
-        """A fresh frame was labelled and a sink took it; without these systemd restarts us after ``WatchdogSec``."""
+        """A fresh frame was labelled and a sink accepted it; otherwise systemd restarts us after ``WatchdogSec``."""
         if now_ns - self._alive_ns >= ALIVE_INTERVAL_NS:
             self._alive_ns = now_ns
             self._send(b"WATCHDOG=1")
 
     def stopping(self) -> None:
-        """The stream closes; nothing is sent afterwards."""
+        """The stream is closing; nothing is sent afterwards."""
         self._send(b"STOPPING=1")
         if self._socket is not None:
             self._socket.close()
@@ -142,8 +142,10 @@ class ServiceNotifier:
         try:
             yield
         except BlockingIOError:
-            pass  # it is behind with reading; the next message comes soon
+            pass  # systemd has not read yet; the next message comes soon
         except OSError as error:
             if self._is_heard:
-                log.warning("systemd cannot be told: %s (NOTIFY_SOCKET)", printable(error.strerror or reason(error)))
+                log.warning(
+                    "systemd cannot be notified: %s (NOTIFY_SOCKET)", printable(error.strerror or reason(error))
+                )
             self._is_heard = False

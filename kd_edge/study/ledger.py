@@ -259,7 +259,7 @@ def add(path: Path, entries: Iterable[LedgerLine], kind: type[LedgerLine] = Entr
                     file.write(b"".join(_line(read) for read in sorted([*known, *new], key=lambda e: e.key)))
     except OSError as error:
         raise DataError(
-            f"{path} cannot be written ({error.strerror or error})", "a folder that can be written", "check the folder"
+            f"{path} cannot be written ({error.strerror or error})", "a writable folder", "check the folder"
         ) from error
     return len(new)
 

@@ -266,9 +266,9 @@ def test_a_camera_that_hangs_is_left_behind(monkeypatch, caplog):
     camera = ScriptedCamera([[at_work_again]])
     capture = started(camera)
     capture.stop()
-    assert [r.getMessage() for r in caplog.records] == ["camera script does not stop; its thread is left behind"]
+    assert [r.getMessage() for r in caplog.records] == ["camera script does not stop; its thread is abandoned"]
     assert camera.closed == 0  # nobody closes a device under a driver's feet
-    with pytest.raises(CameraError, match="camera script still hangs in its driver since it was left"):
+    with pytest.raises(CameraError, match="an earlier stream's thread still hangs"):
         Capture(camera, TimeOuts())
     Capture(ScriptedCamera([[]]), TimeOuts())  # another one may be opened
     at_work_again.set()
@@ -350,7 +350,7 @@ def test_a_read_that_gives_no_frame_is_a_mistake_that_ends_it():
     capture = started(ScriptedCamera([[frame(0), np.zeros((4, 4), np.uint8)], [frame(1)]]))
     try:
         wait_for(lambda: capture.error is not None)
-        assert "gave ndarray. Expected kd_edge.types.Frame" in str(capture.error)
+        assert "gave ndarray. Expected a kd_edge.types.Frame" in str(capture.error)
         assert capture.counters.reconnects == 0
     finally:
         capture.stop()
@@ -378,7 +378,7 @@ def test_a_camera_whose_closing_hangs_does_not_hold_up_the_end(monkeypatch, capl
     capture = started(camera)
     wait_for(lambda: capture.counters.captured == 1)
     capture.stop()
-    assert "its thread is left behind" in caplog.text
+    assert "its thread is abandoned" in caplog.text
     at_work_again.set()
     capture._thread.join(PATIENCE_SECONDS)
     assert not capture._thread.is_alive()

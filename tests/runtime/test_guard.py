@@ -138,7 +138,7 @@ class Opening:
         return self.failed.closed, self.next.closed
 
     def push(self):
-        with pytest.raises(EngineError, match="the recogniser was closed while another engine was to go on"):
+        with pytest.raises(EngineError, match="the recogniser was closed while a fallback engine was being opened"):
             self.recognizer.push(np.zeros((24, 32), np.uint8), 0)
 
 

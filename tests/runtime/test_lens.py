@@ -132,12 +132,12 @@ def test_a_stream_takes_what_the_camera_file_says(
     with caplog.at_level(logging.WARNING):
         expected = labelled(model, f"replay:{tmp_path}/wide.npy?hfov_deg=90&band=depth")
         through_long = labelled(model, at_long)
-    assert "does not say how wide it sees" not in caplog.text
+    assert "reports no field of view" not in caplog.text
     assert expected.any(), "there are labels"
     np.testing.assert_allclose(through_long, expected, atol=1e-6)
     with caplog.at_level(logging.WARNING):
         assumed = labelled(model, f"replay:{tmp_path}/long.npy?band=depth")
-    assert "long.npy does not say how wide it sees; this model's crop is in metres and assumes 90.0" in caplog.text
+    assert "long.npy reports no field of view; this model's crop is in metres and assumes the 90.0" in caplog.text
     assert not np.allclose(assumed, expected, atol=1e-3)
 
 

@@ -68,7 +68,7 @@ def test_a_stop_outlasts_an_entering_that_fails(labels, camera, monkeypatch):
 def test_a_stopped_stream_is_still_entered(labels, camera):
     with labels:
         labels.stop()
-        with pytest.raises(RuntimeError, match="entered already"):
+        with pytest.raises(RuntimeError, match="already entered"):
             labels.__enter__()
         assert camera.open_now
     assert not camera.open_now

@@ -258,7 +258,7 @@ def test_what_no_prediction_can_bear_is_refused(make_model, noise, options, foun
 
 @pytest.mark.parametrize("model", [None, 3, ["a.onnx"]])
 def test_what_is_no_model_is_refused_in_one_line(model):
-    with pytest.raises(ConfigError, match="Expected the path of an artifact, 'bundled', or an artifact that is loaded"):
+    with pytest.raises(ConfigError, match="Expected the path of an artifact, 'bundled', or a loaded artifact"):
         Recognizer.load(model)
 
 

@@ -414,7 +414,7 @@ def test_a_file_has_an_end(tmp_path, noise, monkeypatch, caplog):
     monkeypatch.setattr(recording, "MOST_CHUNKS", 2)
     recorder = record(tmp_path / "a.mcap", [Frame(i, k, k, "x") for k, i in enumerate(noise(30, (240, 320)))])
     assert (recorder.counters.frames, recorder.counters.lost_frames) == (16, 14)
-    assert caplog.text.count("has stopped: it is as long as it may be") == 1
+    assert caplog.text.count("has stopped: it has reached its maximum length") == 1
     assert len(read_all(open_camera(f"replay:{tmp_path}/a.mcap"))) == 16  # and is whole
 
 

@@ -148,7 +148,7 @@ def test_one_that_is_closed_while_it_steps_down_leaves_no_engine_open() -> None:
     both, ladder = runner(first, second)
     step_down = ladder.step_down
     ladder.step_down = lambda why: (both.close(), step_down(why))[1]  # type: ignore[method-assign]
-    with pytest.raises(EngineError, match="closed while another engine was to go on"):
+    with pytest.raises(EngineError, match="closed while a fallback engine was being opened"):
         both.run(both.binding(1), 1)
     assert (first.closed, second.closed) == (1, 1)
     both.close()
@@ -158,7 +158,7 @@ def test_one_that_is_closed_while_it_steps_down_leaves_no_engine_open() -> None:
 def test_one_that_is_retired_opens_no_other_engine() -> None:
     both, ladder = runner(RoomFor(failing=1), RoomFor())
     both.retire()
-    with pytest.raises(EngineError, match="closed while another engine was to go on"):
+    with pytest.raises(EngineError, match="closed while a fallback engine was being opened"):
         both.run(both.binding(1), 1)
     assert ladder.whys == []
 

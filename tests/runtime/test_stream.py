@@ -352,7 +352,7 @@ def test_a_stream_may_be_entered_again_and_counts_anew(make_model, clip):
     passes = []
     for _ in range(2):
         with labels:
-            with pytest.raises(RuntimeError, match="entered already"):
+            with pytest.raises(RuntimeError, match="already entered"):
                 labels.__enter__()
             passes.append([(p.state, p.label, p.confidence) for p in labels])
         assert labels.statistics.captured == len(passes[-1]) == 30

@@ -82,7 +82,7 @@ def test_a_manager_that_cannot_be_told_is_named_once(address, fault, monkeypatch
     service.ready()
     service.alive(0)
     service.stopping()
-    assert [r.getMessage() for r in caplog.records] == [f"systemd cannot be told: {fault} (NOTIFY_SOCKET)"]
+    assert [r.getMessage() for r in caplog.records] == [f"systemd cannot be notified: {fault} (NOTIFY_SOCKET)"]
 
 
 def test_a_process_without_descriptors_goes_on_without_its_manager(monkeypatch, caplog):
@@ -94,7 +94,9 @@ def test_a_process_without_descriptors_goes_on_without_its_manager(monkeypatch, 
     service = ServiceNotifier()
     service.ready()
     service.stopping()
-    assert [r.getMessage() for r in caplog.records] == ["systemd cannot be told: Too many open files (NOTIFY_SOCKET)"]
+    assert [r.getMessage() for r in caplog.records] == [
+        "systemd cannot be notified: Too many open files (NOTIFY_SOCKET)"
+    ]
 
 
 def test_a_manager_that_is_behind_with_reading_does_not_hold_anything_up(tmp_path, monkeypatch, caplog):

@@ -183,7 +183,7 @@ def locked(path: Path) -> Iterator[None]:
             is_held = stack.enter_context(held(path / _LOCK))
         except OSError as error:
             raise TrainingError(
-                f"run {path} cannot be locked ({error.strerror or error})", "a folder that can be written", "check it"
+                f"run {path} cannot be locked ({error.strerror or error})", "a writable folder", "check it"
             ) from error
         if not is_held:
             raise RunHeldError(
@@ -211,7 +211,7 @@ def begun(path: Path, recipe: Recipe) -> Iterator[None]:
     except OSError as error:
         raise TrainingError(
             f"{path} cannot be written ({error.strerror or error})",
-            "a folder that can be written",
+            "a writable folder",
             "choose another --out",
         ) from error
     try:
