@@ -234,7 +234,7 @@ def test_torch_and_torchvision_must_match(
 def test_a_folder_of_recordings_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KD_EDGE_DATA", "/nowhere")
     (finding,) = findings("recordings")
-    assert (finding.level, finding.found) == ("problem", "KD_EDGE_DATA=/nowhere is no folder")
+    assert (finding.level, finding.found) == ("problem", "KD_EDGE_DATA=/nowhere is not a folder")
 
 
 @pytest.mark.usefixtures("imports")
@@ -302,4 +302,4 @@ def test_folders_of_another_user_are_lines(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("KD_EDGE_CACHE", "/closed/cache")
     monkeypatch.setenv("KD_EDGE_DATA", "/closed/data")
     assert [finding.topic for finding in doctor._cache()] == ["frame cache"]
-    assert [finding.found for finding in doctor._recordings()] == ["KD_EDGE_DATA=/closed/data is no folder"]
+    assert [finding.found for finding in doctor._recordings()] == ["KD_EDGE_DATA=/closed/data is not a folder"]

@@ -206,5 +206,5 @@ def _inner(message: bytes, number: int) -> bytes:
 
 def _payload(part: Part) -> bytes:
     if part.payload is None:
-        raise ValueError(f"field {part.number} is no message")
+        raise ValueError(f"field {part.number} is not a message")
     return part.payload

@@ -268,7 +268,7 @@ def _recipe(kind: str, settings: list[str] | None) -> Recipe | None:
         return recipes.load("train", kind, Recipe, settings or ())
     if settings:
         raise ConfigError(
-            f"--set with '{kind}', which is no recipe", "a recipe", "name a recipe that uses the data set"
+            f"--set with '{kind}', which is not a recipe", "a recipe", "name a recipe that uses the data set"
         )
     return None
 

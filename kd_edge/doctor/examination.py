@@ -314,5 +314,5 @@ def _recordings() -> Iterator[Finding]:
     if there:
         yield Finding("ok", "recordings", data)
     else:
-        found = f"{DATA_VARIABLE}={data} is no folder"
+        found = f"{DATA_VARIABLE}={data} is not a folder"
         yield Finding("problem", "recordings", found, "the folder of the data sets", f"correct {DATA_VARIABLE}")

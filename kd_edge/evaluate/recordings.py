@@ -224,7 +224,7 @@ def _truth(path: Path, number: int, row: dict[str, str], known: tuple[str, ...])
     try:
         start_s, end_s = float(row["start_s"]), float(row["end_s"])
     except (TypeError, ValueError) as error:
-        raise _wrong(path, f"line {number}: start_s and end_s are no numbers") from error
+        raise _wrong(path, f"line {number}: start_s and end_s are not numbers") from error
     if not 0 <= start_s < end_s < math.inf:
         raise _wrong(path, f"line {number}: from {start_s:g} to {end_s:g} s")
     label = row["label"] or ""

@@ -39,7 +39,7 @@ def check_report_folder(folder: Path) -> None:
         ExportError: The report cannot be written, for example because the path is a file.
     """
     if os.path.lexists(folder) and not folder.is_dir():
-        kind = "a file" if folder.is_file() else "no folder"
+        kind = "a file" if folder.is_file() else "not a folder"
         raise ExportError(f"{folder} is {kind}", "a folder for the report", "choose another --report")
     check_writable(folder / "report.html", ExportError, option="--report")
 

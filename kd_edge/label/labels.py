@@ -302,15 +302,13 @@ class Labels:
 
     def _recording(self, number: int) -> Recording:
         if not 0 <= number < len(self._recordings):
-            raise RefusedError(
-                f"no recording of number {number}", f"one of {len(self._recordings)}", "load the page anew"
-            )
+            raise RefusedError(f"no recording of number {number}", f"one of {len(self._recordings)}", "reload the page")
         return self._recordings[number]
 
     def _piece(self, number: int, id_: str) -> Row:
         found = next((row for row in self._recording(number).pieces if row.id == id_), None)
         if found is None:
-            raise RefusedError(f"no piece '{printable(id_[:80])}'", "one that is there", "load the page anew")
+            raise RefusedError(f"no piece '{printable(id_[:80])}'", "one that is there", "reload the page")
         return found
 
     def _added_piece(self, edit: Add) -> _Step:
@@ -418,7 +416,7 @@ class Labels:
                 "set its ends elsewhere, or move the other's",
             )
         if (other.start_s, other.end_s) == (new.start_s, new.end_s):
-            raise RefusedError(f"{said_of(new)} is there already", "a piece once", "mark another")
+            raise RefusedError(f"{said_of(new)} exists already", "a piece once", "mark another")
 
     def _sharing(self, number: int, new: Row) -> Iterator[Row]:
         """Rows of the same recording, and of others that share a file with it."""
@@ -462,7 +460,7 @@ class Labels:
                 raise RefusedError(
                     "kd-edge record is recording into this folder; your change was not made",
                     "nobody else who writes it",
-                    "end the recording, load the labels anew, then do it again",
+                    "end the recording, reload the labels, then do it again",
                 )
             yield
 
@@ -477,7 +475,7 @@ class Labels:
             raise ChangedFileError(
                 f"something else has written {self.file.name} since it was read; your change was not made",
                 "the file as it was read",
-                "load it anew (the button beside this), then do it again",
+                "reload it (the button next to this), then do it again",
             )
 
     def _on_disk(self) -> str:

@@ -202,7 +202,7 @@ class _Routes:
         number, name = self._known(request), request.query_params.get("modality", "")
         track = next((track for track in self._labels.tracks(number) if track.modality == name), None)
         if track is None:
-            raise RefusedError(f"no pictures of '{name[:80]}'", "a modality of the recording", "load the page anew")
+            raise RefusedError(f"no pictures of '{name[:80]}'", "a modality of the recording", "reload the page")
         seconds = _number(request, "t", 0.0) - track.late_s
         limits = [request.query_params.get(key) for key in ("low", "high")]
         contrast = None if None in limits else Contrast(_number(request, "low", 0.0), _number(request, "high", 0.0))
@@ -281,7 +281,7 @@ class _Routes:
         text = request.path_params["number"]
         number = int(text) if text.isdecimal() and len(text) <= _MOST_DIGITS else math.inf
         if number >= len(self._labels.recordings):
-            raise _AbsentError(f"no recording of number {text[:40]}", "one of the list", "load the page anew")
+            raise _AbsentError(f"no recording of number {text[:40]}", "one of the list", "reload the page")
         return int(number)
 
 
@@ -313,7 +313,7 @@ async def _body(request: Request) -> bytes:
     async for part in request.stream():
         content += part
         if len(content) > MOST_BODY_BYTES:
-            raise _TooLongError(f"more than {MOST_BODY_BYTES} bytes", "one change", "load the page anew")
+            raise _TooLongError(f"more than {MOST_BODY_BYTES} bytes", "one change", "reload the page")
     return bytes(content)
 
 
@@ -324,7 +324,7 @@ def _number(request: Request, name: str, usual: float) -> float:
     except ValueError:
         value = math.nan
     if not abs(value) <= 1e9:
-        raise RefusedError(f"{name} is '{text[:40]}'", "a number", "load the page anew")
+        raise RefusedError(f"{name} is '{text[:40]}'", "a number", "reload the page")
     return value
 
 
@@ -343,7 +343,7 @@ def _told(_: Request, error: Exception) -> Response:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        sentence = f"the request is not understood ({where}: {first['msg']}): load the page anew"
+        sentence = f"the request is not understood ({where}: {first['msg']}): reload the page"
         return JSONResponse({"error": sentence[:1000]}, 400)
     status = next((number for kind, number in kinds if isinstance(error, kind)), 500)
     sentence = str(error)

@@ -219,7 +219,7 @@ def _check_asked(service: Service) -> None:
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ConfigError(
                 f"two {what} called '{shown(twice)}'",
-                "a name for each: labels bear it",
+                "a different name for each: labels carry it",
                 f"--{option} left={shown(twice)}",
             )
     for what, given in (("cameras", service.cameras), ("topics", service.topics), ("sinks", service.sinks)):

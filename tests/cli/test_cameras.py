@@ -55,7 +55,7 @@ def test_a_camera_file_is_written_and_not_overwritten(kd: Kd, tmp_path: Path) ->
     assert output.endswith("kd-edge run --camera figure\n")
     assert f'uri = "{FIGURE}"' in (tmp_path / "runtime/cameras/figure.toml").read_text()
     code, _, error = kd("cameras", "--write", "figure", "--of", FIGURE)
-    assert (code, "is there already" in one_line(error)) == (2, True)
+    assert (code, "exists already" in one_line(error)) == (2, True)
     assert kd("cameras", "--write", "figure", "--of", FIGURE, "--force")[0] == 0
     code, output, _ = kd("cameras", "--json")
     assert [c["present"] for c in json.loads(output)["configured"] if c["name"] == "figure"] == [True]

@@ -322,7 +322,7 @@ def test_nothing_is_overwritten_in_silence(kd: Kd, own: Own) -> None:
     before = own.content()
     code, text, error = kd("data", "init", "gestures")
     assert (code, text) == (2, "")
-    assert "there is a gestures/recipe.toml already" in one_line(error)
+    assert "gestures/recipe.toml exists already" in one_line(error)
     assert own.content() == before
     assert kd("data", "init", "gestures", "--dry-run")[0] == 0
     assert own.content() == before

@@ -59,7 +59,7 @@ def test_training_could_start(kd: Kd, squares: Path, recipe: str) -> None:
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ("student.class_weights={lefft=2.0}", "student.class_weights names 'lefft', which is no class"),
+        ("student.class_weights={lefft=2.0}", "student.class_weights names 'lefft', which is not a class"),
         ("student.preprocess.channels=3", "student.preprocess.channels is 3, ir of squares has 1"),
     ],
 )

@@ -92,7 +92,7 @@ def test_the_command_reports_and_fails_on_damage(
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
-    assert "which is no recipe" in capsys.readouterr().err
+    assert "which is not a recipe" in capsys.readouterr().err
     code, text = run("data", "check", "pku_mmd", "--data", str(pku_tree), "--modality", "ir", "--json")
     assert code == 0
     report = json.loads(text)

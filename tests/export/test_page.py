@@ -364,7 +364,7 @@ def test_a_file_in_the_place_of_the_folder_is_one_line(write: Callable[[Path], o
 
 def test_a_link_to_nowhere_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "report").symlink_to(tmp_path / "gone")
-    with pytest.raises(ExportError, match="report is no folder"):
+    with pytest.raises(ExportError, match="report is not a folder"):
         check_report_folder(tmp_path / "report")
 
 

@@ -195,7 +195,7 @@ def test_dataset_toml_says_which_classes_there_are(server: Server, root: Path) -
         ({"start_s": 25, "end_s": 26, "label": "a"}, "the recording lasts 20.389 s"),
         ({"start_s": 11, "end_s": 13, "label": "kick"}, "kick (11.00 s to 13.00 s) overlaps wave (10.00 s to 12.00 s)"),
         ({"start_s": 9, "end_s": 10.001, "label": "kick"}, "overlaps wave (10.00 s to 12.00 s)"),
-        ({"start_s": 10, "end_s": 12, "label": "wave"}, "is there already"),
+        ({"start_s": 10, "end_s": 12, "label": "wave"}, "exists already"),
         ({"start_s": -1, "end_s": 2, "label": "a"}, "edit.add.start_s"),
         ({"start_s": "1", "end_s": 2, "label": "a"}, "edit.add.start_s"),
         ({"start_s": 1, "end_s": 2, "label": " "}, "a class has a name"),

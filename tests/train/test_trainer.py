@@ -141,7 +141,7 @@ def test_class_weights_of_another_data_sets_classes_stop_a_run_before_it_begins(
     values = tiny_values(teacher=None, losses=[])
     values["student"] |= {"class_weights": {"sit dow": 2.0}}
     with pytest.raises(
-        ConfigError, match=r"student.class_weights names 'sit dow', which is no class .did you mean 'sit down'"
+        ConfigError, match=r"student.class_weights names 'sit dow', which is not a class .did you mean 'sit down'"
     ):
         run_all(Recipe.model_validate(values), tmp_path / "run")
     assert not (tmp_path / "run").exists()

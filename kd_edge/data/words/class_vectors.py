@@ -262,7 +262,7 @@ def _warn_of_foreign_phrases(config: SemanticsConfig, labels: Sequence[str]) -> 
     """Warn of phrases of unknown classes; no error, because a copy of a data set may lack classes."""
     for label in config.phrases:
         if label not in labels:
-            _warn_once(f"[semantics.phrases] has '{label}', which is no class here{did_you_mean(label, labels)}")
+            _warn_once(f"[semantics.phrases] has '{label}', which is not a class here{did_you_mean(label, labels)}")
 
 
 def _warn_of_equal_vectors(vectors: Float32, labels: Sequence[str]) -> None:

@@ -200,7 +200,7 @@ def _stamps(seen: Checkup, config: CameraConfig) -> Iterator[Advice]:
     faults = [
         f"{count} {fault}"
         for count, fault in (
-            (stamps.unusable, "are no numbers"),
+            (stamps.unusable, "are not numbers"),
             (stamps.repeated, "repeat the one before"),
             (stamps.backward, "go back"),
             (stamps.steps, "stepped"),

@@ -47,7 +47,7 @@ def write_camera_file(name: str, text: str, *, overwrite: bool = False) -> Path:
         )
     path = FOLDER / f"{name}.toml"
     if (path.exists() or path.is_symlink()) and not overwrite:
-        raise ConfigError(f"{path} is there already", "a new name", "choose another --write, or add --force")
+        raise ConfigError(f"{path} exists already", "a new name", "choose another --write, or add --force")
     with replacing(path, ConfigError, mode=0o600) as file:  # its URI may hold a password
         file.write(text.encode())
     return path

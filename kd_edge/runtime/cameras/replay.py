@@ -286,7 +286,7 @@ def _image(cv2: Any, file: Path) -> Image:
 
 def _absent(path: Path) -> DataError:
     if os.path.lexists(path):
-        found = f"{path} is no regular file"
+        found = f"{path} is not a regular file"
     else:
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         found = f"no recording {path}{did_you_mean(path.name, siblings)}"

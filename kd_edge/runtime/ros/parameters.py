@@ -175,7 +175,7 @@ class Parameters:
         5.0, "Most annotated images a second and camera, while somebody looks. 0: none.", within=(0, 60), live=True
     )
     diagnostics_period_s: float = _declared(
-        1.0, "Seconds between two diagnostics; a change of state is told at once.", within=(0.1, 60), live=True
+        1.0, "Seconds between two diagnostics; a change of state is reported at once.", within=(0.1, 60), live=True
     )
     max_waits: int = _declared(16, "How many callers may wait for a label at the same time.", within=(1, 256))
 

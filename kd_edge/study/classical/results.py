@@ -91,7 +91,7 @@ def check_free(config: RunConfig, run_dir: Path) -> None:
         TrainingError: There is a finished or another run.
     """
     if (run_dir / RECIPE).exists() and ((run_dir / SUMMARY).exists() or not _is_of(type(config), run_dir / RECIPE)):
-        raise TrainingError(f"{run_dir} holds a run already", "a new or empty folder", "choose another one")
+        raise TrainingError(f"{run_dir} already contains a run", "a new or empty folder", "choose another one")
 
 
 def _is_of(model: type[RunConfig], recipe: Path) -> bool:

@@ -50,7 +50,7 @@ def _check(backbone: Backbone, config: StudentConfig) -> None:
     for stage in stages:
         if stage not in backbone.stages:
             raise ConfigError(
-                f"student.freeze names '{stage}', which is no stage of {config.model.backbone}"
+                f"student.freeze names '{stage}', which is not a stage of {config.model.backbone}"
                 f"{did_you_mean(stage, backbone.stages)}",
                 f"'{WHOLE}', or some of {', '.join(backbone.stages)}",
                 "correct student.freeze",

@@ -161,7 +161,7 @@ def _of_artifact(name: str, path: Path) -> Source:
 
 def _of_file(name: str, path: Path) -> Source:
     if path.exists() and not is_file(path):
-        raise TrainingError(f"{name} is no regular file", "a file of weights", _FIX)
+        raise TrainingError(f"{name} is not a regular file", "a file of weights", _FIX)
     if is_file(path) and path.stat().st_size > MOST_BYTES:
         raise TrainingError(f"{name} has {path.stat().st_size:,} bytes", f"at most {MOST_BYTES:,}", _FIX)
     found = local_state(path, _FIX)

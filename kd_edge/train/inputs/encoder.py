@@ -138,7 +138,7 @@ class Encoder:
     def _no_embedding(self, found: Any) -> TrainingError:
         what = f"{found.dtype} {found.shape}" if isinstance(found, np.ndarray) else type(found).__name__
         return self._refused(
-            f"puts out {what}, which is no embedding",
+            f"puts out {what}, which is not an embedding",
             f"float32 (batch, D), tokens (batch, N, D) or maps (batch, D, H, W), D at most {LARGEST_EMBEDDING}",
             "set teacher.output to another one, or export the encoder without its classifier",
         )
@@ -166,7 +166,7 @@ def _status(file: Path) -> Any:
     try:
         status = file.stat()
         if not file.is_file():
-            raise OSError("it is no file")
+            raise OSError("it is not a file")
     except OSError as error:
         raise TrainingError(
             f"no encoder {file} ({error.strerror or error})", "an image encoder as ONNX", _FIX

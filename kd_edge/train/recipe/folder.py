@@ -92,7 +92,7 @@ def check_free(root: Path, *, force: bool) -> None:
     recipe = root / NAME
     if recipe.exists() and not force:
         raise ConfigError(
-            f"there is a {recipe} already", "a folder without a recipe", "--force writes it anew, --dry-run only looks"
+            f"{recipe} exists already", "a folder without a recipe", "--force overwrites it, --dry-run only reports"
         )
     if root.is_dir():
         check_writable(recipe, DataError, option="folder, or train without: kd-edge train --data DIR proposes, too")

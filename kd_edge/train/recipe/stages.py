@@ -114,7 +114,7 @@ class Training(Strict):
         for label in weights:
             if label not in labels:
                 raise ConfigError(
-                    f"{name}.class_weights names '{label}', which is no class{did_you_mean(label, labels)}",
+                    f"{name}.class_weights names '{label}', which is not a class{did_you_mean(label, labels)}",
                     f"some of {', '.join(labels)}",
                     f"correct {name}.class_weights",
                 )

@@ -93,7 +93,7 @@ def test_a_phrase_replaces_the_class_name(glove: str, caplog: pytest.LogCaptureF
     config = SemanticsConfig(vectors=glove, phrases={"a": "sit", "b": "stand slow", "aa": "to"})
     found = class_vectors(config, ("a", "b"))
     np.testing.assert_array_equal(found.vectors, [[1, 0, 0], [-1, -1, 0]])
-    assert warnings(caplog) == ["[semantics.phrases] has 'aa', which is no class here (did you mean 'a'?)"]
+    assert warnings(caplog) == ["[semantics.phrases] has 'aa', which is not a class here (did you mean 'a'?)"]
 
 
 def test_unknown_words_are_left_out_and_told(glove: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -140,7 +140,7 @@ def test_a_camera_file_is_read_back_and_not_overwritten(tmp_path: Path, monkeypa
     config = camera_config("heat")
     assert (config.target, config.pixel_format, config.fps) == ('/dev/v4l/by-id/usb-"Ä"', "Y16", 8.7)
     assert (config.height_px, config.telemetry_rows) == (122, 2)
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="exists already"):
         write_camera_file("heat", text)
     write_camera_file("heat", 'uri = "synthetic:"\n', overwrite=True)
     assert camera_config("heat").scheme == "synthetic"

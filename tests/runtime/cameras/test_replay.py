@@ -327,7 +327,7 @@ def test_images_that_are_no_frames(tmp_path):
 )
 def test_what_is_no_file_is_refused_without_waiting(tmp_path, ending, make):
     make(tmp_path / f"a{ending}")
-    with pytest.raises(DataError, match=rf"{tmp_path}/a{ending} is no regular file"):
+    with pytest.raises(DataError, match=rf"{tmp_path}/a{ending} is not a regular file"):
         open_camera(f"replay:{tmp_path}/a{ending}")
 
 

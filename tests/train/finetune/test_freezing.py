@@ -81,7 +81,7 @@ def test_one_stage_may_stand_without_brackets() -> None:
 def test_a_stage_that_there_is_not_is_one_line() -> None:
     settings = config(["layer5"])
     for check in (lambda: check_stages(settings), lambda: freeze(student(settings), settings)):
-        with pytest.raises(ConfigError, match="'layer5', which is no stage of resnet10_thin") as caught:
+        with pytest.raises(ConfigError, match="'layer5', which is not a stage of resnet10_thin") as caught:
             check()
         assert caught.value.expected == "'backbone', or some of layer1, layer2, layer3, layer4"
     check_stages(config("backbone"))

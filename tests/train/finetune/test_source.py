@@ -260,7 +260,7 @@ def test_a_file_of_no_end_and_a_device_are_refused(tmp_path: Path, monkeypatch: 
     (tmp_path / "long.pt").write_bytes(b"0" * 100)
     monkeypatch.setattr(sources, "MOST_BYTES", 99)
     assert "has 100 bytes" in refused(tmp_path / "long.pt", TrainingError)
-    assert "is no regular file" in refused("/dev/zero", TrainingError)
+    assert "is not a regular file" in refused("/dev/zero", TrainingError)
 
 
 def test_a_missing_package_is_named(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,7 +91,7 @@ def infinite(folder: Path) -> Path:
 
 FAULTS: list[tuple[Callable[[Path], Path], str]] = [
     (lambda d: d / "none.onnx", r"no encoder .*none.onnx \(No such file"),
-    (lambda d: d, r"no encoder .* \(it is no file"),
+    (lambda d: d, r"no encoder .* \(it is not a file"),
     (garbage, r"refused by onnxruntime \(.*protobuf parsing failed"),
     (empty, r"refused by onnxruntime \(.*No graph"),
     (external, r"refused by onnxruntime \(.*External data.*holds its weights itself"),
@@ -106,13 +106,13 @@ FAULTS: list[tuple[Callable[[Path], Path], str]] = [
     ),
     (
         lambda d: one_node(d / "a.onnx", "ArgMax", {"x": IMAGES}, ("batch", 1, 32, 32), kind=TensorProto.INT64, axis=1),
-        r"puts out int64 \(1, 1, 32, 32\), which is no embedding",
+        r"puts out int64 \(1, 1, 32, 32\), which is not an embedding",
     ),
     (
         lambda d: one_node(d / "a.onnx", "ReduceMax", {"x": IMAGES}, (), keepdims=0),
-        r"puts out float32 \(\), which is no embedding",
+        r"puts out float32 \(\), which is not an embedding",
     ),
-    (constant, r"puts out float32 \(1, 6144\), which is no embedding"),
+    (constant, r"puts out float32 \(1, 6144\), which is not an embedding"),
     (
         lambda d: one_node(d / "a.onnx", "Reshape", {"x": IMAGES}, ("n", 5000), {"to": np.array([-1, 5000])}),
         r"does not run on images \(1, 3, 32, 32\)",

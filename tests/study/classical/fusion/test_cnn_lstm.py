@@ -200,6 +200,6 @@ def test_a_run_repeats_with_its_seed_and_incomplete_clips_are_named(run: Run) ->
 def test_an_unfinished_run_of_another_kind_is_kept(run: Run, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.toml").write_text('name = "student"\nsplit = "subjects"\n', encoding="utf-8")
-    with pytest.raises(TrainingError, match="holds a run already"):
+    with pytest.raises(TrainingError, match="already contains a run"):
         run()
     assert [file.name for file in (tmp_path / "run").iterdir()] == ["recipe.toml"]

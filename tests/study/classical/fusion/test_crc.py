@@ -179,6 +179,6 @@ def test_a_check_decodes_one_clip_of_each_modality(monkeypatch: pytest.MonkeyPat
 def test_a_finished_run_is_kept(run: Run, tmp_path: Path) -> None:
     run(depth="")
     before = (tmp_path / "run" / "summary.json").read_bytes()
-    with pytest.raises(TrainingError, match="holds a run already"):
+    with pytest.raises(TrainingError, match="already contains a run"):
         run(depth="")
     assert (tmp_path / "run" / "summary.json").read_bytes() == before

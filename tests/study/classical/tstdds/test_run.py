@@ -261,12 +261,12 @@ def test_an_interrupted_run_starts_again_and_repeats_with_its_seed(
 
 def test_finished_runs_and_those_of_another_kind_are_kept(finished: Finished, tmp_path: Path) -> None:
     before = (finished[0] / "summary.json").read_bytes()
-    with pytest.raises(TrainingError, match="holds a run already"):
+    with pytest.raises(TrainingError, match="already contains a run"):
         run_comparator(small(), finished[0])
     assert (finished[0] / "summary.json").read_bytes() == before
 
     (tmp_path / "recipe.toml").write_text('name = "student"\nsplit = "subjects"\n', encoding="utf-8")
-    with pytest.raises(TrainingError, match="holds a run already"):
+    with pytest.raises(TrainingError, match="already contains a run"):
         run_comparator(small(), tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["recipe.toml"]
 
