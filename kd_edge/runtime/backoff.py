@@ -1,4 +1,4 @@
-"""Waits between attempts to open what is gone: a camera, a sink."""
+"""Back-off between attempts to reopen a camera or a sink."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from kd_edge.runtime.clock import Clock
 
 
 class Backoff:
-    """Waits between attempts: each twice the one before, and short again only after all was well for a while.
+    """Waits between attempts: each twice the previous one, reset only after it has worked for a while.
 
     Args:
         clock: Says how long it was well.
@@ -23,7 +23,7 @@ class Backoff:
         self._well_since_ns: int | None = None
 
     def came_back(self) -> None:
-        """It works from now on."""
+        """Note that it works from now on."""
         self._well_since_ns = self._clock.now_ns()
 
     def next_seconds(self) -> float:

@@ -1,4 +1,4 @@
-"""One number for a whole label stream: two runs gave the same labels exactly where it is the same."""
+"""A hash of a label stream: two runs gave the same labels exactly if their hashes are equal."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _NUMBERS = struct.Struct("<qqi")
 
 
 class LabelHash:
-    """SHA-256 of the predictions of pushed frames, as the recogniser gave them, by source; its name does not count.
+    """SHA-256 of the predictions of pushed frames as the recogniser gave them, by source, whose name is not hashed.
 
-    What depends on the moment of reading is left out: ``emitted_ns``, time-outs of the watchdog, labels that came late.
-    So the replay of a recording, with the same model, engine and threads, has the hash of the run that was recorded.
+    Everything that depends on the time of reading is left out: ``emitted_ns``, watchdog time-outs, late labels. So the
+    replay of a recording, with the same model, engine and threads, has the same hash as the recorded run.
     """
 
     def __init__(self) -> None:
         self._digests: dict[str, hashlib._Hash] = {}
 
     def add(self, prediction: Prediction) -> None:
-        """Count in the next prediction of its source."""
+        """Add the next prediction of its source."""
         digest = self._digests.setdefault(prediction.source, hashlib.sha256())
         texts = (prediction.state.value, prediction.label or "", prediction.reason.value)
         for text in texts:
@@ -38,7 +38,7 @@ class LabelHash:
         return {name: self._digests[name].hexdigest() for name in sorted(self._digests)}
 
     def hexdigest(self) -> str:
-        """The hash of the one source, or of all together, whatever the order in which they took turns; "" of none."""
+        """The hash of the only source, or of all together, independent of their interleaving; "" if there is none."""
         by_source = self.by_source
         if len(by_source) < 2:
             return next(iter(by_source.values()), "")

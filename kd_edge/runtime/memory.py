@@ -1,4 +1,4 @@
-"""What a stream remembers: features of past frames and planes of the motion stack, in fixed memory at any rate."""
+"""Memory of a stream: features of past frames and planes of the motion stack, of fixed size at any frame rate."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ FEATURES_PER_SPACING = 32
 PLANES_PER_HISTORY = 16
 """Planes kept per motion history; faster cameras are thinned to this."""
 START = Cause(Reason.START, "start")
-"""Of a window that has never been full."""
+"""Cause of a window that has never been full."""
 GAP = Cause(Reason.GAP, "gap")
-"""Of a window that is not full because no frame came for too long."""
+"""Cause of a window that is not full because no frame came for too long."""
 
 
 Row = TypeVar("Row")
@@ -31,7 +31,7 @@ class Stack(NamedTuple, Generic[Row]):
     Attributes:
         stamp_ns: When the newest frame was captured.
         planes: One per motion offset, newest first; the next frame may overwrite what they hold.
-        late_ns: By how far the furthest plane lies outside the tolerance about its moment; 0 when none does.
+        late_ns: By how much the worst plane exceeds the tolerance around its nominal time; 0 if none does.
     """
 
     stamp_ns: int
@@ -40,23 +40,23 @@ class Stack(NamedTuple, Generic[Row]):
 
 
 class StampedRing:
-    """Places for the newest rows of an endless sequence, by time stamp, oldest first; the rows are the owner's.
+    """Slots for the newest rows of an endless sequence, ordered by time stamp; the caller stores the rows.
 
-    Rows are kept at least ``separation_ns`` apart (the newest one excepted): one that follows its predecessor sooner
-    gives its place to the next. So a fixed capacity spans a fixed time, whatever the frame rate.
+    Rows are kept at least ``separation_ns`` apart, except the newest one: a row that follows its predecessor sooner
+    is replaced by the next. So a fixed capacity spans a fixed time at any frame rate.
 
     Args:
-        span_ns: How far back rows must reach; 0 for the newest one alone.
-        separation_ns: Smallest distance of kept rows.
+        span_ns: Time that the rows must span; 0 for the newest one alone.
+        separation_ns: Smallest distance of stored rows.
 
     Attributes:
-        capacity: Number of places; the owner allocates as many rows.
+        capacity: Number of slots; the caller allocates as many rows.
     """
 
     def __init__(self, span_ns: int, separation_ns: int) -> None:
         self.capacity = span_ns // separation_ns + 3 if span_ns else 1
         self._separation_ns = separation_ns
-        self._stamps = array("q")  # searched one by one: NumPy costs more than it saves on so few
+        self._stamps = array("q")  # searched without NumPy, which costs more than it saves on so few
         self._next = 0  # where the next row goes
 
     def clear(self) -> None:
@@ -65,14 +65,14 @@ class StampedRing:
 
     @property
     def stamps_ns(self) -> Sequence[int]:
-        """Increasing; the next ``append`` changes it."""
+        """Stamps of the rows, increasing; changed by the next ``append``."""
         return self._stamps
 
     def append(self, stamp_ns: int) -> int:
         """Add a row; stamps must increase.
 
         Returns:
-            Its place, for the owner to fill.
+            Its slot, for the caller to fill.
         """
         stamps = self._stamps
         if len(stamps) >= 2 and stamps[-1] - stamps[-2] < self._separation_ns:
@@ -86,10 +86,10 @@ class StampedRing:
         return place
 
     def places(self, targets_ns: Iterable[int]) -> tuple[list[int], int]:
-        """Where the rows nearest to some moments are, the earlier one on a tie; there must be a row.
+        """Find the rows nearest to target times, the earlier one on a tie; the ring must not be empty.
 
         Returns:
-            Their places, and the largest distance from a moment in ns.
+            Their slots, and the largest distance from a target in ns.
         """
         stamps, first = self._stamps, self._next - len(self._stamps)
         places, worst_ns = [], 0
@@ -109,8 +109,8 @@ class FeatureRing:
         feature_size: Length D of a feature.
 
     Attributes:
-        cause: Why the window is not full, for the reason of a ``warming`` prediction: what emptied it, or a gap since
-            it was full last. ``clear`` and ``gather`` alone decide it.
+        cause: Why the window is not full, the reason of a ``warming`` prediction: what cleared it, or a gap since it
+            was last full. Set by ``clear`` and ``gather`` only.
     """
 
     def __init__(self, segments: int, spacing_ns: int, feature_size: int) -> None:
@@ -121,12 +121,12 @@ class FeatureRing:
         self.clear(START)
 
     def clear(self, cause: Cause) -> None:
-        """Forget everything, and remember why."""
+        """Forget everything and note the cause."""
         self._ring.clear()
         self.cause = cause
 
     def append(self, stamp_ns: int, feature: Float32) -> None:
-        """Remember the (D,) feature of the frame captured at ``stamp_ns``, later than all before."""
+        """Store the (D,) feature of the frame captured at ``stamp_ns``, later than all before."""
         self._features[self._ring.append(stamp_ns)] = feature
 
     def gather(self, now_ns: int, out: Float32) -> int | None:
@@ -137,12 +137,12 @@ class FeatureRing:
             out: (T-1, D) float32, oldest first; untouched when the window is not full.
 
         Returns:
-            The largest distance of a feature from its segment's moment, in ns; None (warming) when a segment has no
-            feature within half a spacing.
+            The largest distance of a feature from its segment's nominal time, in ns; None (warming) if a segment has
+            no feature within half a spacing.
         """
         error_ns = 0 if self._segments == 1 else self._collect(now_ns, out)
         if error_ns is not None:
-            self.cause = GAP  # nothing else empties a full window without ``clear``
+            self.cause = GAP  # only a gap empties a full window without ``clear``
         return error_ns
 
     def _collect(self, now_ns: int, out: Float32) -> int | None:
@@ -157,14 +157,14 @@ class FeatureRing:
 
 
 class MotionHistory(Generic[Row]):
-    """Rows of the newest frames of one source, for the motion stack: those at t, t - d1, t - d2 ... as channels.
+    """Rows of the newest frames of one source for the motion stack: those at t, t - d1, t - d2 ... as channels.
 
-    A stack of the newest frame alone, with the one offset 0, is never too short.
+    With the single offset 0, the stack is the newest frame alone and always complete.
 
     Args:
         offsets_ms: How far back each row of the stack lies, milliseconds; 0 first.
-        make_rows: Makes the rows of that many frames: their planes, or what planes are made of later.
-        longest_gap_ns: Frames further apart start the history anew.
+        make_rows: Allocates rows for that many frames: their planes, or data from which planes are made later.
+        longest_gap_ns: A longer gap between frames restarts the history.
     """
 
     def __init__(self, offsets_ms: tuple[int, ...], make_rows: Callable[[int], list[Row]], longest_gap_ns: int) -> None:
@@ -181,13 +181,13 @@ class MotionHistory(Generic[Row]):
         self._ring.clear()
 
     def append(self, stamp_ns: int) -> Row:
-        """Make room for the row of the frame captured at ``stamp_ns``; the caller fills it."""
+        """Add the row of the frame captured at ``stamp_ns``, for the caller to fill."""
         if self._ring.stamps_ns and stamp_ns - self._ring.stamps_ns[-1] > self._gap_ns:
             self._ring.clear()
         return self._rows[self._ring.append(stamp_ns)]
 
     def stack(self) -> Stack[Row] | None:
-        """The rows of the newest frame's stack; None (warming) while the history does not reach back far enough."""
+        """The rows of the newest frame's stack; None (warming) while the history is too short."""
         oldest_ns, newest_ns = self._ring.stamps_ns[0], self._ring.stamps_ns[-1]
         if oldest_ns - (newest_ns - self._offsets_ns[-1]) > self._tolerance_ns:
             return None

@@ -1,8 +1,8 @@
-"""One answer of the windows of several phases: the frames between two segments each end a window of another phase.
+"""Averages windows of several phases: each frame between two segments ends a window with differently placed segments.
 
-Their logits differ by where the segments happen to lie, and a label taken from the newest one alone flickers with it.
-The mean of their log-probabilities does not; it is the softmax of the mean logits, for what makes a frame's logits
-log-probabilities is the same number for all classes.
+A label of the newest window alone would flicker with the phase; the mean of the log-probabilities does not. It equals
+the log-softmax of the mean logits up to a constant, since logits and log-probabilities differ by the same number for
+all classes.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from kd_edge.types import Float32
 
 
 class PhaseMean:
-    """The mean logits of the windows that end within ``span_ns`` before the newest one, that one included.
+    """Mean logits of the windows that ended within the last ``span_ns``, including the newest one.
 
-    Memory is fixed, and frames are thinned as the features of a window are.
+    Memory is fixed; frames are thinned like the features of a window.
 
     Args:
-        manifest: What the model says of itself: number of classes, segment spacing.
-        span_ns: How long a window counts; 0 is the newest one alone.
+        manifest: Manifest of the model: number of classes, segment spacing.
+        span_ns: Averaging time; 0 uses the newest window alone.
     """
 
     def __init__(self, manifest: Manifest, span_ns: int) -> None:
@@ -31,14 +31,14 @@ class PhaseMean:
         self._logits: Float32 = np.zeros((self._ring.capacity, len(manifest.labels)), dtype=np.float32)
 
     def clear(self) -> None:
-        """Start anew: what follows has nothing to do with what was."""
+        """Forget all windows."""
         self._ring.clear()
 
     def add(self, stamp_ns: int, logits: Float32) -> list[float]:
-        """Take in the (K,) logits of the window that ends at ``stamp_ns``, later than all before.
+        """Add the (K,) logits of the window that ends at ``stamp_ns``, later than all before.
 
         Returns:
-            The K mean logits; the given ones themselves where they are alone.
+            The K mean logits; the given ones if there are no others.
         """
         if self._span_ns == 0:
             alone: list[float] = logits.tolist()
@@ -52,9 +52,9 @@ class PhaseMean:
 
 
 def span_of(manifest: Manifest, smooth_ms: float | None) -> int:
-    """How long a window counts, in ns: ``smooth_ms``, or one segment spacing, in which every phase occurs once.
+    """Averaging time in ns: ``smooth_ms``, or by default one segment spacing, in which every phase occurs once.
 
-    A model with states answers once per segment spacing: its windows have one phase.
+    A model with states gives one result per segment spacing: its windows have a single phase.
 
     Raises:
         ConfigError: No number from 0 to the length of a window.

@@ -1,4 +1,4 @@
-"""A frame as a program gives it to a recogniser."""
+"""A frame as passed to ``push``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PUSH_MANY = "push_many({'left': (frame, captured_ns), 'right': ...}); push(frame
 
 
 class PushedFrame(NamedTuple):
-    """A frame as it was given; nothing of it is checked."""
+    """A frame as given, unchecked."""
 
     image: Image
     stamp: object
@@ -34,7 +34,7 @@ class PushedFrame(NamedTuple):
         raise ConfigError(f"{kind_of(frame)} as the frame of '{source}'", "(frame, captured_ns), or a Frame", PUSH_MANY)
 
     def check(self, source: str) -> None:
-        """Refuse a number or truth that no prediction can bear.
+        """Refuse an invalid number or truth.
 
         Raises:
             CameraError: One of them is something else.
@@ -46,5 +46,5 @@ class PushedFrame(NamedTuple):
 
 
 def kind_of(value: object) -> str:
-    """What a value is, for a message: the shape of an array, the type of anything else."""
+    """Description of a value for messages: the shape of an array, the type of anything else."""
     return f"an array {value.shape}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"

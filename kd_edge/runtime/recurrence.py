@@ -1,4 +1,4 @@
-"""Which frames of a source make a step of the model, and what one step hands to the next."""
+"""Which frames of a source are steps of the model, and the states passed from one step to the next."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from kd_edge.types import Float32
 
 
 class Steps(Protocol):
-    """The steps of one source: see every frame, ask whether it is due, begin and end its step."""
+    """The steps of one source: ``see`` every frame, then ``begin`` and ``end`` its step if it ``is_due``."""
 
     @property
     def is_due(self) -> bool:
-        """Whether the frame seen last makes a step; asking changes nothing."""
+        """Whether the last frame is due for a step."""
         ...
 
     def reset(self) -> None:
-        """Start anew with the next frame."""
+        """Restart with the next frame."""
         ...
 
     def see(self, stamp_ns: int) -> None:
-        """Take note of a frame, captured later than all before."""
+        """Add a frame, captured later than all before."""
         ...
 
     def begin(self, states_in: tuple[Float32, ...], row: int) -> bool:
@@ -35,7 +35,7 @@ class Steps(Protocol):
         ...
 
     def end(self, states_out: tuple[Float32, ...], row: int) -> None:
-        """Keep row ``row`` of a finished step's states."""
+        """Store row ``row`` of a finished step's states."""
         ...
 
 
@@ -45,7 +45,7 @@ def steps_of(manifest: Manifest) -> Steps:
 
 
 def label_ns(manifest: Manifest) -> int:
-    """How long a label lasts until the next one must have come.
+    """Time until the next label must have come.
 
     Without states one spacing: then the window would miss its newest segment. With states the longest time between two
     steps.
@@ -54,26 +54,26 @@ def label_ns(manifest: Manifest) -> int:
 
 
 class EveryFrame:
-    """A model without states steps with every frame and hands nothing on; see ``Steps``."""
+    """A model without states: every frame is a step; see ``Steps``."""
 
     is_due = True
 
     def reset(self) -> None:
-        """Nothing to forget."""
+        """Do nothing."""
 
     def see(self, stamp_ns: int) -> None:
-        """Every frame is as good as another."""
+        """Do nothing."""
 
     def begin(self, states_in: tuple[Float32, ...], row: int) -> bool:
-        """No state to write: none is ever lost."""
+        """Write nothing; there are no states to lose."""
         return True
 
     def end(self, states_out: tuple[Float32, ...], row: int) -> None:
-        """No state to keep."""
+        """Do nothing."""
 
 
 class Recurrence:
-    """A stateful model steps once per segment: a frame in between would age its memory too fast; see ``Steps``.
+    """A model with states: one step per segment, as more steps would age its states too fast; see ``Steps``.
 
     Steps follow a grid of one segment spacing that starts with the first frame. A frame makes a step when it is the
     nearest one to the next moment of the grid (at most half a frame period before it, so that jitter does not skip
@@ -97,7 +97,7 @@ class Recurrence:
 
     @property
     def is_due(self) -> bool:
-        """Whether the frame seen last makes a step; asking changes nothing, and no frame makes two."""
+        """Whether the last frame is due for a step; False after its step."""
         if self._seen_ns is None or self._seen_ns == self._step_ns:
             return False
         if self._step_ns is None:
@@ -112,14 +112,14 @@ class Recurrence:
         self._start_anew(None)
 
     def see(self, stamp_ns: int) -> None:
-        """Take note of a frame: its distance from the last one tells the camera's period."""
+        """Add a frame; its distance from the last one updates the camera's period."""
         if self._seen_ns is not None:
             gap_ns = stamp_ns - self._seen_ns
             self._period_ns += (gap_ns - self._period_ns) // 8 if self._period_ns else gap_ns
         self._seen_ns = stamp_ns
 
     def begin(self, states_in: tuple[Float32, ...], row: int) -> bool:
-        """Write the states of the step before, or zeros after a gap; place the step on the grid."""
+        """Write the states of the previous step, or zeros after a gap; place the step on the grid."""
         stamp_ns = self._seen_ns
         if stamp_ns is None:
             raise RuntimeError("a step without a frame: see() comes first")
@@ -127,7 +127,7 @@ class Recurrence:
         if not unbroken:
             self._start_anew(stamp_ns)
         moment_ns = stamp_ns if self._step_ns is None else self._moment_ns + self._spacing_ns
-        # A camera slower than the segments would fall behind its grid for ever: it starts a new one.
+        # A camera slower than the segments would fall further and further behind its grid: start a new one.
         self._moment_ns = moment_ns if 2 * abs(stamp_ns - moment_ns) <= self._spacing_ns else stamp_ns
         self._step_ns = stamp_ns
         for state, given in zip(self._states, states_in, strict=True):
@@ -135,7 +135,7 @@ class Recurrence:
         return unbroken
 
     def end(self, states_out: tuple[Float32, ...], row: int) -> None:
-        """Keep row ``row`` of a finished step's states."""
+        """Store row ``row`` of a finished step's states."""
         for state, made in zip(self._states, states_out, strict=True):
             state[:] = made[row]
 

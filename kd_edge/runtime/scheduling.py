@@ -1,4 +1,4 @@
-"""Which cores a stream runs on and how urgently, as a camera file says."""
+"""Cores and priority of a stream, as set in a camera file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger("kd_edge.runtime")
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where and how urgently a thread runs: its cores, its policy and the policy's parameters."""
+    """Scheduling of a thread: its cores, its policy and the policy's parameters."""
 
     cpus: frozenset[int]
     policy: int
@@ -29,7 +29,7 @@ class _Place:
         return cls(cpus, os.sched_getscheduler(process), os.sched_getparam(process))
 
     def take(self, process: int = 0) -> None:
-        """Put a process or thread there, as far as it is permitted."""
+        """Apply it to a process or thread, as far as permitted."""
         with suppress(OSError):
             os.sched_setscheduler(process, self.policy, self.parameters)
         with suppress(OSError):
@@ -47,8 +47,8 @@ def scheduled(cpus: Sequence[int] = (), priority: int | None = None) -> Iterator
 
     Args:
         cpus: Numbers of the cores; empty leaves them as they are.
-        priority: Of ``SCHED_FIFO``, 1 to 99; None leaves it as it is. Where it is not permitted a warning says so and
-            the stream runs as it is: late labels are stale, not wrong.
+        priority: Priority of ``SCHED_FIFO``, 1 to 99; None leaves it unchanged. If it is not permitted, a warning is
+            logged and the stream runs without: late labels are stale, not wrong.
 
     Raises:
         ConfigError: A core that this process does not have, or a system that cannot bind.
@@ -72,8 +72,8 @@ def scheduled(cpus: Sequence[int] = (), priority: int | None = None) -> Iterator
 
 @contextmanager
 def _remembered(before: _Place) -> Iterator[None]:
-    """Let ``at_ease`` find from where this thread was moved."""
-    moved = (_Place.of(), _chosen(before) or before)  # inside another stream's, that one has moved it
+    """Let ``at_ease`` find this thread's original scheduling."""
+    moved = (_Place.of(), _chosen(before) or before)  # if nested in another stream, that one's original
     _given.append(moved)
     try:
         yield
@@ -82,21 +82,21 @@ def _remembered(before: _Place) -> Iterator[None]:
 
 
 def _chosen(place: _Place) -> _Place | None:
-    """Where the operator had what ``scheduled`` has put there; None where it has put nothing there."""
+    """The operator's original scheduling of what ``scheduled`` moved to ``place``; None if it moved nothing there."""
     return next((before for given, before in reversed(_given.copy()) if given == place), None)
 
 
 def at_ease(process: int = 0) -> None:
-    """Give up what ``scheduled`` gave: what writes files or builds must not hold up what labels frames.
+    """Undo ``scheduled`` for a process or thread: writers and builds must not hold up labelling.
 
-    What ``scheduled`` has not moved stays as the operator chose, whatever another stream of this process asked for.
+    Anything that ``scheduled`` has not moved stays as the operator set it.
 
     Args:
-        process: Of which process or thread; 0 is this thread.
+        process: Process or thread; 0 is this thread.
     """
     if not _given:
         return
-    with suppress(ProcessLookupError):  # a child may have ended already
+    with suppress(ProcessLookupError):  # a child process may have ended
         if (before := _chosen(_Place.of(process))) is not None:
             before.take(process)
 

@@ -1,4 +1,4 @@
-"""Signals that end a stream as cleanly as a person does."""
+"""Signals that end a stream as cleanly as Ctrl-C."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TERMINATION = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") e
 
 @contextmanager
 def interrupt_on_termination() -> Iterator[None]:
-    """Treat SIGTERM and SIGHUP like Ctrl-C inside the block, so that a service stops as cleanly as a person stops it.
+    """Treat SIGTERM and SIGHUP like Ctrl-C inside the block, so that a service stops cleanly.
 
     A signal that is ignored (``nohup``) stays ignored.
     """
@@ -34,7 +34,7 @@ def interrupt_on_termination() -> Iterator[None]:
 
 
 def ignore_termination() -> dict[int, Any]:
-    """Ignore Ctrl-C, SIGTERM and SIGHUP from now on, in a program that ends; outside its main thread nothing is done.
+    """Ignore Ctrl-C, SIGTERM and SIGHUP from now on, in a program that is ending; no effect outside its main thread.
 
     Returns:
         The handlers until now, by number.
@@ -46,7 +46,7 @@ def ignore_termination() -> dict[int, Any]:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Ignore these signals inside the block: a shutdown that has begun completes, each step within its time-out."""
+    """Ignore these signals inside the block, so that a shutdown completes, each step within its time-out."""
     before = ignore_termination()
     try:
         yield

@@ -152,7 +152,7 @@ def unit_file(name: str, for_user: bool) -> Path:
 def _user_units() -> Path:
     own = user_folder("config")
     if own is None:
-        raise ConfigError(f"no home is known of user id {os.getuid()}", "a user with a home", "set HOME")
+        raise ConfigError(f"no home folder is known for user id {os.getuid()}", "a user with a home", "set HOME")
     return own.parent / "systemd/user"
 
 

@@ -1,4 +1,4 @@
-"""From what was asked for as ``sinks=`` to threads that write there."""
+"""Creates the threads of the sinks given as ``sinks=``."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ METHODS = ("open", "write", "close")
 
 
 def sinks_asked(sinks: object) -> tuple[str | Path | Sink, ...]:
-    """One or several, as several.
+    """One or several sinks, as a tuple.
 
     Raises:
-        ConfigError: Something that is no sink.
+        ConfigError: An object that is not a sink.
     """
     asked = tuple(sinks) if isinstance(sinks, (list, tuple)) else (sinks,)
     for sink in asked:
@@ -45,7 +45,7 @@ def _check_is_sink(sink: object) -> None:
 
 
 def sink_threads(asked: Sequence[str | Path | Sink], *, lossless: bool, clock: Clock) -> list[SinkThread]:
-    """A thread for each sink, not open yet; those of one name are numbered.
+    """A thread for each sink, not open yet; sinks of the same name are numbered.
 
     Args:
         asked: See ``sinks_asked``.
@@ -53,7 +53,7 @@ def sink_threads(asked: Sequence[str | Path | Sink], *, lossless: bool, clock: C
         clock: See ``SinkThread``.
 
     Raises:
-        ConfigError: A URI names no sink.
+        ConfigError: An invalid URI.
     """
     names: Counter[str] = Counter()
     threads = []

@@ -1,4 +1,4 @@
-"""What a sink is, and the thread that keeps it away from the labels."""
+"""The sink interface, and the thread that decouples a sink from the labels."""
 
 from __future__ import annotations
 
@@ -21,54 +21,54 @@ log = logging.getLogger("kd_edge.runtime")
 
 QUEUE_LENGTH = 64
 STUCK_SECONDS = 30.0
-"""A sink that takes nothing for so long is broken: a memory card that erases or a network drive that reconnects stalls
-for seconds; giving up costs the rest of a recording, while waiting costs nobody anything."""
+"""A sink that accepts nothing for this long counts as broken. An erasing memory card or a reconnecting network drive
+stalls for seconds; giving up early would cost the rest of a recording, waiting costs nothing."""
 DRAIN_SECONDS = 1.0
 """How long closing waits for a live sink to write what is queued."""
 FIRST_RETRY_SECONDS = 0.1
 LONGEST_RETRY_SECONDS = 5.0
 SETTLED_SECONDS = 10.0
-"""A sink that breaks sooner after it came back has not recovered: waits for it go on doubling."""
+"""A sink that breaks sooner than this after a reopening has not recovered: its back-off keeps doubling."""
 
 
 class Sink(Protocol):
     """Takes predictions; used by one thread only.
 
-    A sink of one's own needs no more than this; with an attribute ``reopens = False`` its first fault is its last.
+    A custom sink needs no more than this. With an attribute ``reopens = False`` it is not reopened after a fault.
     """
 
     @property
     def name(self) -> str:
-        """For messages, usually its URI; a plain attribute will do."""
+        """Name for messages, usually the URI; may be a plain attribute."""
         ...
 
     def open(self) -> None:
-        """Open it, or open it again after ``close``.
+        """Open the sink, or reopen it after ``close``.
 
         Raises:
-            KdEdgeError: It is not what was meant: a stream does not start with it.
-            OSError: It is not there yet (a broker, a reader, room on the disk): a live stream starts without it.
+            KdEdgeError: It is misconfigured: the stream does not start.
+            OSError: It is not available yet (broker, reader, disk space): a live stream starts without it.
         """
         ...
 
     def write(self, prediction: Prediction) -> None:
-        """Take one prediction; after any exception the sink is closed, and opened again where that is possible."""
+        """Write one prediction; after any exception the sink is closed, and reopened if possible."""
         ...
 
     def close(self) -> None:
-        """Flush and release it; a second call does nothing."""
+        """Flush and release resources; a second call does nothing."""
         ...
 
 
 class SinkState(str, enum.Enum):
-    """Whether labels arrive."""
+    """Whether a sink accepts labels."""
 
     WORKING = "working"
-    """It takes labels."""
+    """It accepts labels."""
     DOWN = "down"
-    """It is broken and opened again with back-off, or it hangs; its labels are dropped meanwhile."""
+    """It failed and is being reopened with back-off, or it hangs; its labels are dropped."""
     DEAD = "dead"
-    """It cannot come back: standard output that nobody reads, or a recording's sink that has lost a label."""
+    """It will not be reopened: standard output without a reader, or a recording's sink that lost a label."""
 
     def __str__(self) -> str:
         return self.value
@@ -78,18 +78,18 @@ class SinkThread:
     """A sink behind a bounded queue that drops the oldest prediction when it is full.
 
     Args:
-        sink: What to write to.
+        sink: The sink.
         lossless: Wait for room instead of dropping, and stop at the first fault: for recordings, where every label
             counts and no robot waits.
-        clock: Says how long a sink has worked or hung.
-        number: Which one it is of those of its name.
+        clock: Measures how long a sink has worked or hung.
+        number: Number among sinks of the same name.
 
     Attributes:
-        name: The sink's, as it can be printed, with its number from the second one on.
-        state: Whether labels arrive.
-        fault: What is wrong now, one line; None while it works.
+        name: Printable name of the sink, with its number from the second one on.
+        state: Whether it accepts labels.
+        fault: Current fault, in one line; None while it works.
         dropped: Predictions that were never written.
-        reopened: How often it came back.
+        reopened: How often it was reopened.
     """
 
     def __init__(self, sink: Sink, *, lossless: bool = False, clock: Clock = MONOTONIC, number: int = 1) -> None:
@@ -109,12 +109,12 @@ class SinkThread:
         self._thread = threading.Thread(target=self._run, name=f"kd-edge sink {self.name}", daemon=True)
 
     def open(self) -> None:
-        """Open the sink here, so that the caller learns about a wrong path, then start writing.
+        """Open the sink in this thread, so that the caller learns about a wrong path, then start writing.
 
-        A live stream starts without a sink that is not there yet; it is opened as soon as it is.
+        A live stream starts without a sink that is not available yet, and opens it later.
 
         Raises:
-            KdEdgeError: It is not what was meant, or it must be there and is not.
+            KdEdgeError: The sink is misconfigured, or must be available and is not.
         """
         try:
             self.sink.open()
@@ -124,13 +124,15 @@ class SinkThread:
         except Exception as error:
             if not (self._reopens and isinstance(error, OSError)):
                 raise SinkError(
-                    f"sink {self.name} cannot be opened ({_words(error)})", "one that takes labels", "correct the sink"
+                    f"sink {self.name} cannot be opened ({_words(error)})",
+                    "a sink that accepts labels",
+                    "correct the sink",
                 ) from error
             self._broke(error)
         self._thread.start()
 
     def put(self, prediction: Prediction) -> None:
-        """Queue a prediction; never waits for the sink, unless it is lossless."""
+        """Queue a prediction; waits for the sink only if it is lossless."""
         with self._changed:
             is_news = self._is_stuck() and self._note(_stuck(), SinkState.DEAD if self._lossless else SinkState.DOWN)
             self._take(prediction)
@@ -139,7 +141,7 @@ class SinkThread:
             self._tell()
 
     def check(self) -> None:
-        """Make sure that a recording's labels arrive; to be asked after every ``put`` and after ``close``.
+        """Check that no label of a recording was lost; to be called after every ``put`` and after ``close``.
 
         Raises:
             SinkError: A lossless sink has broken.
@@ -147,23 +149,23 @@ class SinkThread:
         if self._lossless and self.fault is not None:
             raise SinkError(
                 f"sink {self.name} stopped: {self.fault}",
-                "one that takes every label of a recording",
-                "mend or replace the sink and label the recording again",
+                "a sink that accepts every label of a recording",
+                "fix or replace the sink and label the recording again",
             )
 
     def ask_to_close(self) -> None:
-        """Write what is queued and close; ``close`` waits for that."""
+        """Start to write queued predictions and close; ``close`` waits for the end."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
 
     def close(self, timeout_seconds: float | None = None) -> None:
-        """Write what is queued and close: a live sink within bounded time, a lossless one as long as it goes on.
+        """Write queued predictions and close: a live sink within bounded time, a lossless one as long as it progresses.
 
         Args:
             timeout_seconds: How long to wait for a live one; None: ``DRAIN_SECONDS``.
         """
-        if self._thread.ident is None:  # it was never open
+        if self._thread.ident is None:  # never opened
             return
         self.ask_to_close()
         with self._changed:
@@ -182,21 +184,21 @@ class SinkThread:
         while self._can_write() and (prediction := self._next()) is not None:
             try:
                 self.sink.write(prediction)
-            except BaseException as error:  # whatever breaks a sink, the labels and the other sinks go on
+            except BaseException as error:  # labels and other sinks go on whatever a sink raises
                 self._broke(error, lost=1)
             else:
                 self._wrote()
         if self._open:
             try:
                 self.sink.close()
-            except Exception as error:  # what was written last is not there
+            except Exception as error:  # the last labels may not have been written
                 self._broke(error)
         with self._changed:
             self._ended = True
             self._changed.notify_all()
 
     def _can_write(self) -> bool:
-        """Wait until the sink is open; False where it will not be again."""
+        """Wait until the sink is open; returns False if it will never be."""
         while not self._open:
             if self.state is SinkState.DEAD or self._closes_within(self._backoff.next_seconds()):
                 return False
@@ -221,7 +223,7 @@ class SinkThread:
             return prediction
 
     def _wrote(self) -> None:
-        """Note a written label, which is also what says that a reopened sink works."""
+        """Note a written label; it also shows that a reopened sink works."""
         with self._changed:
             self._written += 1
             self._changed.notify_all()
@@ -233,7 +235,7 @@ class SinkThread:
         log.warning("sink %s is back; %d labels were dropped up to now", self.name, self.dropped)
 
     def _broke(self, error: BaseException, lost: int = 0) -> None:
-        """Note what broke the sink and release it; where it can come back, that is tried next."""
+        """Note a fault and release the sink; it is reopened next, if possible."""
         with self._changed:
             self._open = False
             self.dropped += lost
@@ -248,7 +250,7 @@ class SinkThread:
         return self._reopens and not self._closing
 
     def _note(self, fault: str, state: SinkState) -> bool:
-        """Keep what is wrong and drop what is queued; whether the state is another than before. The lock is held."""
+        """Set fault and state and drop the queue; returns whether the state changed. Requires the lock."""
         is_news = self.state is not state and self.state is not SinkState.DEAD
         if self.state is not SinkState.DEAD:
             self.state, self.fault = state, fault
@@ -263,7 +265,7 @@ class SinkThread:
             log.warning("sink %s is down: %s; labels go on without it until it is back", self.name, self.fault)
 
     def _take(self, prediction: Prediction) -> None:
-        """Queue a prediction, or drop the one that has no room; the lock is held."""
+        """Queue a prediction, dropping the oldest one if there is no room. Requires the lock."""
         if not self._open or self._closing or self.state is SinkState.DEAD:
             self.dropped += 1
             return
@@ -277,7 +279,7 @@ class SinkThread:
         self._queue.clear()
 
     def _is_stuck(self) -> bool:
-        """Whether a full queue has not moved for too long; for a lossless sink this waits. The lock is held."""
+        """Whether a full queue has not moved for too long; waits, for a lossless sink. Requires the lock."""
         if self._lossless:
             return not self._changed.wait_for(self._has_room, STUCK_SECONDS)
         return not self._has_room() and self._clock.now_ns() - self._moved_ns >= STUCK_SECONDS * 1e9
@@ -286,7 +288,7 @@ class SinkThread:
         return len(self._queue) < QUEUE_LENGTH or self.state is SinkState.DEAD
 
     def _has_ended(self, timeout_seconds: float) -> bool:
-        """Wait for the thread to end, a lossless one as long as it goes on; the lock is held."""
+        """Wait for the thread to end; for a lossless sink, as long as it progresses. Requires the lock."""
         if not self._lossless or self.state is SinkState.DEAD:
             return self._changed.wait_for(lambda: self._ended, timeout_seconds)
         while self._changed.wait_for(self._moves_on_from(self._written), STUCK_SECONDS):
@@ -299,7 +301,7 @@ class SinkThread:
 
 
 def close_together(sinks: Sequence[SinkThread]) -> None:
-    """Close several; live ones that hang take the time of one."""
+    """Close several sinks; hanging live ones take the time of one."""
     for sink in sinks:
         sink.ask_to_close()
     until = time.monotonic() + DRAIN_SECONDS
@@ -308,7 +310,7 @@ def close_together(sinks: Sequence[SinkThread]) -> None:
 
 
 def none_left(sinks: Sequence[SinkThread]) -> bool:
-    """Whether there were sinks and all of them are dead: nobody will see another label."""
+    """Whether there were sinks and all of them are dead, so that nobody will see another label."""
     return bool(sinks) and all(sink.state is SinkState.DEAD for sink in sinks)
 
 
@@ -317,7 +319,7 @@ def _stuck() -> str:
 
 
 def _words(error: BaseException) -> str:
-    """What an error says, without the advice for whoever typed the command; a mistake in a program with its kind."""
+    """The message of an error, without advice for the command line; a bug with its exception type."""
     if isinstance(error, KdEdgeError):
         return printable(error.found)
     if isinstance(error, OSError):

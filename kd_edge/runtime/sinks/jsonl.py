@@ -21,13 +21,13 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class JsonlSink:
-    """Adds ``Prediction.as_dict`` line by line to a file, at once, so that a reader sees it; see ``LineFile``.
+    """Appends ``Prediction.as_dict`` as a line to a file, unbuffered; see ``LineFile``.
 
     Args:
         target: Path of a file, a named pipe or a character device.
-        max_mb: When the file would grow beyond so many 10^6 bytes it becomes ``PATH.1``, replacing the one before, and
-            a new one begins: twice that is all it ever takes. None: it grows as long as the stream runs.
-        clock: Says when to look whether another program has moved the file away.
+        max_mb: A file that would grow beyond this many 10^6 bytes is renamed to ``PATH.1``, replacing an earlier one,
+            and a new file is started: at most twice that in total. None: unlimited.
+        clock: Decides when to check whether another program has moved the file away.
     """
 
     def __init__(self, target: str, max_mb: float | None = None, clock: Clock = MONOTONIC) -> None:
@@ -36,11 +36,11 @@ class JsonlSink:
         self._file = LineFile(self._path, None if max_mb is None else max_mb * 1e6, clock)
 
     def open(self) -> None:
-        """Open the file, which is created where there is none.
+        """Open the file, creating it if necessary.
 
         Raises:
             ConfigError: It cannot be written.
-            OSError: Not yet: nobody reads the named pipe, or the disk is full.
+            OSError: Not available yet: nobody reads the named pipe, or the disk is full.
         """
         try:
             self._file.open()
@@ -53,7 +53,7 @@ class JsonlSink:
             raise _refusal(self.name, error) from error
 
     def write(self, prediction: Prediction) -> None:
-        """Add one line."""
+        """Append one line."""
         self._file.write(line(prediction).encode("ascii"))
 
     def close(self) -> None:
@@ -65,7 +65,7 @@ class JsonlStream:
     """Writes ``Prediction.as_dict`` line by line to standard output, which stays open.
 
     Args:
-        stream: What stands for standard output; None where it was closed before the program began.
+        stream: Standard output; None if it was closed before the program started.
     """
 
     name = "jsonl:-"
@@ -75,7 +75,7 @@ class JsonlStream:
         self._output = Standard(self.name, stream)
 
     def open(self) -> None:
-        """Make sure that there is somebody to write to.
+        """Check that standard output is open.
 
         Raises:
             ConfigError: Standard output is closed.
@@ -87,14 +87,14 @@ class JsonlStream:
         self._output.write(line(prediction))
 
     def close(self) -> None:
-        """Leave it open for others."""
+        """Do nothing: standard output stays open."""
 
 
 def line(prediction: Prediction) -> str:
     """A prediction as one line of JSON.
 
-    All of it is ASCII, other characters are escaped: it is one line to every reader, whatever it takes for the end of
-    a line, and steers no terminal.
+    Pure ASCII with other characters escaped: a single line for every reader, whatever it accepts as a line end, and
+    free of terminal control sequences.
     """
     return json.dumps(prediction.as_dict(), allow_nan=False) + "\n"
 
@@ -106,7 +106,7 @@ def _is_pipe(path: Path) -> bool:
 
 
 def _refusal(name: str, error: OSError | ValueError) -> ConfigError:
-    """What is wrong with a path."""
+    """The error for a path that cannot be opened."""
     code = getattr(error, "errno", None)
     if code == errno.ELOOP:
         return ConfigError(

@@ -1,4 +1,4 @@
-"""A file that whole lines are added to, whatever happens to it meanwhile."""
+"""Appends whole lines to a file, even if it is moved, truncated or the disk fills up meanwhile."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pathlib import Path
 from kd_edge.runtime.clock import MONOTONIC, Clock
 
 MODE = 0o640
-"""What people were seen to do is not for everybody's eyes; the process's umask may take more away."""
+"""Labels of people's actions are not world-readable; the process's umask may restrict them further."""
 CHECK_NS = 1_000_000_000
-"""So often it is looked whether the file was moved away."""
+"""How often to check whether the file was moved away."""
 
 
 class LineFile:
-    """Lines at the end of a file, a pipe or a character device; what is there already stays.
+    """Appends lines to a file, a pipe or a character device; existing content stays.
 
     Args:
-        path: Where; a symbolic link is not followed.
-        max_bytes: A regular file that would grow beyond this becomes ``PATH.1``, replacing the one before, and a new
-            one begins. None: it grows without end.
-        clock: Says when to look whether the file was moved away.
+        path: Path; symbolic links are not followed.
+        max_bytes: A regular file that would grow beyond this is renamed to ``PATH.1``, replacing an earlier one, and a
+            new file is started. None: unlimited.
+        clock: Decides when to check whether the file was moved away.
     """
 
     def __init__(self, path: Path, max_bytes: float | None = None, clock: Clock = MONOTONIC) -> None:
@@ -35,7 +35,7 @@ class LineFile:
         self._check_ns = 0
 
     def open(self) -> None:
-        """Open or create the file; half a line at its end, of a process that was killed, is ended.
+        """Open or create the file; an incomplete last line, left by a killed process, is terminated.
 
         Raises:
             OSError: It cannot be opened; ENXIO for a pipe without a reader and for a socket.
@@ -43,7 +43,7 @@ class LineFile:
         self._file = self._begin()
 
     def write(self, line: bytes) -> None:
-        """Add one line, newline included: whole, or not at all where a regular file cannot take it.
+        """Append one line, including its newline: completely, or not at all if a regular file cannot take it.
 
         Raises:
             OSError: It could not be written.
@@ -114,7 +114,7 @@ class LineFile:
         return self._max_bytes is not None and self._bytes > 0 and self._bytes + size > self._max_bytes
 
     def _is_moved(self) -> bool:
-        """Whether another file, or none, has the path now; where not, its size is read anew: it may have been cut."""
+        """Whether the path is now another file or none; otherwise updates the size, in case it was truncated."""
         try:
             status = self._path.lstat()
         except FileNotFoundError:
@@ -139,7 +139,7 @@ def _reading(path: str, _: int) -> int:
 
 
 def _is_torn(path: Path) -> bool:
-    """Whether the last line has no end; not known, and taken for no, of an empty file or one that cannot be read."""
+    """Whether the last line is incomplete; False for an empty or unreadable file."""
     with suppress(OSError), io.FileIO(path, "rb", opener=_reading) as file:
         file.seek(-1, os.SEEK_END)
         return file.read(1) != b"\n"
@@ -147,7 +147,7 @@ def _is_torn(path: Path) -> bool:
 
 
 def _take_back(file: io.FileIO, count: int) -> None:
-    """Cut off the bytes that were written last, unless another process has written behind them."""
+    """Remove the bytes written last, unless another process has appended to them."""
     with suppress(OSError):
         end = file.tell()
         if os.fstat(file.fileno()).st_size == end:

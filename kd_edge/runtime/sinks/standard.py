@@ -1,4 +1,4 @@
-"""Standard output, which cannot be opened again."""
+"""Standard output, which cannot be reopened."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from kd_edge.errors import ConfigError
 
 
 class Standard:
-    """A text stream that somebody else opened and closes; what is written is flushed.
+    """A text stream owned by others; every write is flushed.
 
     Args:
-        name: Of the sink that writes to it, for messages.
-        stream: None where it was closed before the program began.
+        name: Name of the sink, for messages.
+        stream: The stream; None if it was closed before the program started.
     """
 
     def __init__(self, name: str, stream: TextIO | io.TextIOBase | None) -> None:
@@ -37,11 +37,11 @@ class Standard:
         return self._stream
 
     def write(self, text: str) -> None:
-        """Write and flush text; characters that the stream's encoding does not have are escaped.
+        """Write and flush text; characters missing from the stream's encoding are escaped.
 
         Raises:
-            OSError: Nobody reads it any more, or the disk is full.
-            ConfigError: It was closed meanwhile.
+            OSError: There is no reader any more, or the disk is full.
+            ConfigError: The stream was closed.
         """
         stream = self.open()
         encoding = getattr(stream, "encoding", None) or "utf-8"
@@ -49,16 +49,16 @@ class Standard:
         stream.flush()
 
     def check(self) -> None:
-        """Make sure that somebody reads it still, where there is nothing to write: that may last for hours.
+        """Check that there is still a reader when there is nothing to write, which may last for hours.
 
         Raises:
-            OSError: Nobody does.
+            OSError: There is none.
         """
         try:
             descriptor = self.open().fileno()
         except io.UnsupportedOperation:  # a stream in memory
             return
         poller = select.poll()
-        poller.register(descriptor, 0)  # what is asked for is nothing; a broken end is reported all the same
+        poller.register(descriptor, 0)  # no events requested; a broken pipe is always reported
         if poller.poll(0):
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))

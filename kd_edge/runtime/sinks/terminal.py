@@ -1,4 +1,4 @@
-"""Labels for a person to read: one line that updates on a terminal, one line per change elsewhere."""
+"""Labels for people: one updating line on a terminal, one line per change elsewhere."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from kd_edge.runtime.sinks.standard import Standard
 from kd_edge.types import LabelState, Prediction
 
 _BAR = 20
-_LONGEST_NAME = 24  # a longer one is shown whole
+_LONGEST_NAME = 24  # longer names are shown in full
 
 
 class TerminalSink:
     """Writes to a text stream.
 
     Args:
-        stream: A terminal gets one line that is rewritten, and a new line when the label changes; a pipe or file, and
-            a terminal that shows several cameras, get a line only when label or state change. None where standard
-            output was closed before the program began.
+        stream: On a terminal, one line is rewritten, and a new line is started when the label changes; on a pipe or
+            file, or with several cameras, a line is written only when label or state change. None if standard output
+            was closed before the program started.
     """
 
     name = "terminal:"
@@ -34,7 +34,7 @@ class TerminalSink:
         self._width = self._origin_ns = 0
 
     def open(self) -> None:
-        """See whether a person is looking.
+        """Find out whether the stream is a terminal.
 
         Raises:
             ConfigError: Standard output is closed.
@@ -63,7 +63,7 @@ class TerminalSink:
             self._output.check()
 
     def _name_first(self) -> None:
-        """There are several: the first one's line once more, with its name."""
+        """Once there are several cameras, repeat the first one's line with its name."""
         if self._first:
             line = self._named(next(iter(self._shown))) + self._first
             self._output.write(f"\n{line}" if self._tty else f"{line}\n")
@@ -86,11 +86,11 @@ class TerminalSink:
 
 
 def describe(prediction: Prediction, origin_ns: int = 0) -> str:
-    """One line: moment, state, label with confidence, truth where known, reason; nothing steers a terminal.
+    """One line: time, state, label with confidence, truth if known, reason; free of control characters.
 
     Args:
-        prediction: What to describe.
-        origin_ns: The moment that counts as 0 s.
+        prediction: The prediction.
+        origin_ns: Time shown as 0 s.
     """
     seconds = max(0.0, (prediction.captured_ns - origin_ns) / 1e9)  # another camera's first frame may be earlier
     parts = [f"{seconds:10.2f} s", f"{prediction.state.value:8}"]
@@ -107,7 +107,7 @@ def describe(prediction: Prediction, origin_ns: int = 0) -> str:
 
 
 def _cause(prediction: Prediction) -> str:
-    """Code and words; the words alone where they begin with the code."""
+    """Code and text of the reason; only the text if it starts with the code."""
     code, detail = prediction.reason.value, prediction.detail
     return detail if detail.startswith(code) else ": ".join(part for part in (code, detail) if part)
 
