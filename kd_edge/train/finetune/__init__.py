@@ -1,1 +1,1 @@
-"""A student that goes on from trained weights: what a source is, what of it fits, what is new, and what is frozen."""
+"""Fine-tuning: sources of weights, which of them fit, what is new, and what is frozen."""

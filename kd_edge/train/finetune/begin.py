@@ -1,4 +1,4 @@
-"""A student begins with what it takes of a source."""
+"""Initialises a student from a source of weights."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from kd_edge.train.inputs.material import Material
 from kd_edge.train.recipe import Recipe
 
 CALIBRATION_CLIPS = 32
-"""Training clips over which the batch normalisation of an artifact is found again."""
+"""Number of training clips used to re-estimate batch normalisation of an artifact."""
 
 
 def ready(recipe: Recipe) -> Recipe:
-    """The recipe with the hash of what its student is fine-tuned from, if that can be read and has its backbone.
+    """The recipe with the hash of its student's source; fails if that is unreadable or has another backbone.
 
     To be asked before recordings are decoded: what depends on their classes is found by ``begin_from``.
 
@@ -43,7 +43,7 @@ def ready(recipe: Recipe) -> Recipe:
 
 
 def begin_from(model: ClipModel, source: Source, material: Material) -> SourceNote:
-    """Load a source's weights into a new student, freeze what is not to be trained, and say what was done.
+    """Load a source's weights into a new student, freeze parts as configured, and report what was done.
 
     Args:
         model: The student, with its initial weights.
@@ -64,7 +64,7 @@ def begin_from(model: ClipModel, source: Source, material: Material) -> SourceNo
 
 
 def _whole(model: ClipModel, source: Source) -> Mapping[str, Tensor]:
-    """A source's weights with every normalisation."""
+    """A source's weights including every batch normalisation."""
     return unfolded(model, source.weights) if source.is_folded else source.weights
 
 

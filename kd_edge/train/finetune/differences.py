@@ -1,4 +1,4 @@
-"""In what a source saw its clips otherwise than the student that goes on from it."""
+"""Differences between the settings of a source and of the student fine-tuned from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parts of a student's backbone that are not trained."""
+"""Freezes parts of a student's backbone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check_stages(config: StudentConfig) -> None:
 
 
 def freeze(model: ClipModel, config: StudentConfig) -> int:
-    """Train parts of a student's backbone no more, nor the statistics of their batch normalisation.
+    """Freeze parts of a student's backbone, including their batch normalisation statistics.
 
     Returns:
         Number of parameters that stay.

@@ -1,4 +1,4 @@
-"""The weights of an artifact's graph, named as the clip model's that it was exported from."""
+"""The weights of an artifact's graph, by their names in the clip model."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _PARAMETERS = {
     "Add": ("bias",),  # what a linear layer adds to a product of more than two axes
     "BatchNormalization": ("weight", "bias", "running_mean", "running_var"),
 }
-"""What the inputs of a node after the first one are, where they are weights."""
+"""Parameter names of a node's inputs after the first, if they are weights."""
 
 
 def graph_weights(content: bytes) -> dict[str, Tensor]:
-    """Read the weights of a graph that ``kd_edge.export.onnx.to_onnx`` made, exactly as they stand in it.
+    """Read the weights of a graph made by ``kd_edge.export.onnx.to_onnx``, unchanged.
 
     Every node is called after the module it came from. Batch normalisation that was folded into the convolution before
     it has no node: what it added is that convolution's bias, whether the module has one or not.

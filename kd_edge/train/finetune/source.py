@@ -26,19 +26,19 @@ from kd_edge.train.recipe import StudentConfig
 BUNDLED = artifact.BUNDLED_NAME
 """The name of the student that ships with kd-edge."""
 MOST_BYTES = 4_000_000_000
-"""A longer file is no student's."""
+"""Larger files are refused."""
 BACKBONE, HEAD = "backbone.", "head."
-"""How the names of a clip model's weights begin."""
+"""Prefix of the names of backbone weights in a clip model."""
 _FIX = "correct --from (student.source): a run's folder, an artifact, bundled, or a file of weights"
 _BACK = "put it back: the run goes on with what it began with, or start a new one"
 _SHOWN = 300  # characters of a name
 _TRAINED = ("weight", "bias", "running_mean", "running_var")
-"""Last parts of the names of what is no integer in any network."""
+"""Last parts of names whose tensors are never integers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a source says of itself.
+    """Description of a source.
 
     Attributes:
         labels: The classes of its classifier, in the order of its rows.
@@ -65,7 +65,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Trained weights to go on from.
+    """Trained weights to start from.
 
     Attributes:
         name: As it was named.
@@ -91,7 +91,7 @@ class Source:
 
 
 def open_source(config: StudentConfig) -> Source | None:
-    """Read what a student is fine-tuned from; None of one that begins otherwise.
+    """Read the source of a student; None if it is not fine-tuned.
 
     Raises:
         KdEdgeError: Nothing is there, it is damaged or holds nothing to go on from, or it is another file than the run
@@ -199,7 +199,7 @@ def _facts_of_artifact(manifest: Manifest) -> Facts:
 
 
 def _check_values(source: Source) -> None:
-    """Refuse weights that nothing could be computed with, before anything is trained for them.
+    """Refuse unusable weights before any training.
 
     Raises:
         TrainingError: Names the first ones.
@@ -212,7 +212,7 @@ def _check_values(source: Source) -> None:
 
 
 def _fault(key: str, value: Tensor) -> str:
-    """What is wrong with weights of a name; empty where nothing is."""
+    """Fault of a named tensor; empty if there is none."""
     is_plain = value.layout is torch.strided and not (
         value.is_quantized or value.is_complex() or value.is_meta or value.is_nested
     )

@@ -1,4 +1,4 @@
-"""Which of a source's weights a student takes, and what of it begins anew."""
+"""Which of a source's weights a student takes, and which parts are newly initialised."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from kd_edge.train.finetune.source import BACKBONE, HEAD, Source
 _REGRESSION = "regression."
 _CLASSIFIERS = ("classifier.", "classifiers.")
 _ADDED = "added."
-"""How the names of what ``kd_edge.adapt`` puts behind a graph begin."""
+"""Prefix of the names that ``kd_edge.adapt`` adds to a graph."""
 
 
 @dataclass(slots=True)
 class Taken:
-    """What was made of a source's weights.
+    """What happened to a source's weights.
 
     Attributes:
         state: Name -> weights that the student takes.
@@ -42,7 +42,7 @@ class Taken:
 
 
 def take(model: ClipModel, source: Source, found: Mapping[str, Tensor], labels: Sequence[str]) -> Taken:
-    """Load into a student what fits of a source, and note of the rest that it is new.
+    """Load the fitting weights of a source into a student; the rest is reported as new.
 
     The backbone is taken whole or not at all. The temporal head is taken where it is of the same kind and width, and
     then the classifier's rows of classes of the same name; TRN's relations scale by scale.
@@ -88,7 +88,7 @@ def _check_classes(source: Source, labels: Sequence[str]) -> None:
 def fitting_backbone(
     model: ClipModel, source: Source, found: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], tuple[int, int] | None]:
-    """A source's weights of the student's backbone, without what it regresses.
+    """A source's weights of the backbone, without its regression outputs.
 
     Args:
         model: The student; its weights do not matter.
@@ -131,7 +131,7 @@ def _take_backbone(model: ClipModel, source: Source, found: Mapping[str, Tensor]
 
 
 def _take_regression(model: ClipModel, own: Mapping[str, Tensor], found: Mapping[str, Tensor], taken: Taken) -> None:
-    """What a backbone regresses beside its feature, where that is as many numbers of as many features."""
+    """Regression outputs of a backbone, if their shape fits."""
     if own and all(key in found and found[key].shape == value.shape for key, value in own.items()):
         taken.state |= {BACKBONE + _REGRESSION + key: found[key] for key in own}
         return
@@ -180,7 +180,7 @@ def _other_head(
     found: Mapping[str, Tensor],
     own: Mapping[str, Tensor],
 ) -> str:
-    """Why a source's temporal head is none for the student; empty where it is."""
+    """Why a source's temporal head does not fit the student; empty if it does."""
     if not found:
         return "the source has none"
     here, there = ({key.partition(".")[0] for key in state} for state in (own, found))
@@ -204,7 +204,7 @@ def _take_rows(
     labels: Sequence[str],
     taken: Taken,
 ) -> None:
-    """Rows of classes of the same name, wherever they stand."""
+    """Rows of classes of the same name, at any position."""
     classes = [label for label in labels if label in theirs]
     here, there = [labels.index(label) for label in classes], [theirs.index(label) for label in classes]
     for key, value in own.items():
@@ -216,7 +216,7 @@ def _take_rows(
 
 
 def _by_scale(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """TRN's relations under the places that they have in a head of another number of segments.
+    """TRN's relations, mapped to a head with another number of segments.
 
     The k-th of T segments' relations are over T - k segments.
     """

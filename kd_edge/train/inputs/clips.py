@@ -1,4 +1,4 @@
-"""Cached clips as network input: which frames, which crop, and in which order; the same for any number of workers."""
+"""Cached clips as network input: frames, crops and their order, independent of the number of workers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from kd_edge.window import clip_limits
 
 
 class Batch(TypedDict):
-    """What the loader yields.
+    """A batch of the loader.
 
     ``inputs``: one (B, T, C, S, S) float32 per image modality, then (B, m, 3, n) float32 of wearable sensors where they
     teach, then (B, T, M) float32 of what is known of the student's frames; ``labels``: (B,) int64, or (B, F, M) float32
@@ -45,7 +45,7 @@ class Batch(TypedDict):
 
 
 class FrameValues(Protocol):
-    """Numbers that are known of every frame of some clips."""
+    """Per-frame values of some clips."""
 
     def of(self, sample_id: str, frames: Int64, crop: CropDraw | None = None) -> Float32:
         """(F, M) of some frames of a clip, as they are in a picture that was cropped as drawn."""
@@ -129,12 +129,12 @@ class ClipDataset(Dataset[tuple[list[Float32], int]]):
         return inputs, label
 
     def still(self, position: int, frames: Int64) -> Float32:
-        """Some frames of a clip's first modality as evaluation sees them, (F, C, S, S)."""
+        """Frames of a clip's first modality without random changes, (F, C, S, S)."""
         clip = self.pairs.clips(position)[0]
         return _still(clip, clip.stamps_ns[frames], self.specs[0])
 
     def changed(self, position: int, frames: Int64, *draw: int) -> tuple[Float32, int, CropDraw]:
-        """Some frames of a clip's first modality, changed alike.
+        """Frames of a clip's first modality with the same random changes.
 
         Args:
             position: Which clip.
@@ -199,7 +199,7 @@ class ClipDataset(Dataset[tuple[list[Float32], int]]):
         return known
 
     def _before(self, position: int, rng: np.random.Generator) -> int:
-        """What was done before, if it was filmed in the same size."""
+        """The preceding clip, if its frames have the same size."""
         other = self._sessions.before(position, rng)
         here, there = ([clip.frames.shape[1:] for clip in self.pairs.clips(p)] for p in (position, other))
         return other if here == there else position
@@ -214,7 +214,7 @@ class ClipDataset(Dataset[tuple[list[Float32], int]]):
 
 
 class SignalDataset(Dataset[tuple[list[Float32], int]]):
-    """Signals of wearable sensors alone, asked for like the items of a ``ClipDataset``.
+    """Signals of wearable sensors alone, indexed like a ``ClipDataset``.
 
     Args:
         pairs: The image clips whose time the signals are resampled onto.
@@ -238,7 +238,7 @@ class SignalDataset(Dataset[tuple[list[Float32], int]]):
 
 
 def _still(clip: CachedClip, moments: Int64, spec: Preprocess) -> Float32:
-    """One modality at the chosen moments as evaluation sees it, (T, C, S, S)."""
+    """One modality at the chosen times without random changes, (T, C, S, S)."""
     height, width = clip.frames.shape[1:3]
     limits, places = _smoothed(clip, spec)
     crop = evaluation_crop(height, width, spec)
@@ -246,7 +246,7 @@ def _still(clip: CachedClip, moments: Int64, spec: Preprocess) -> Float32:
 
 
 class _Smoothed(NamedTuple):
-    """What is measured in each frame of a clip, smoothed: intensity limits (N, 2), and places (N, 3) of a person."""
+    """Smoothed measurements of each frame of a clip: intensity limits (N, 2) and places (N, 3) of a person."""
 
     limits: Float32
     places: Float32 | None
@@ -260,7 +260,7 @@ def _smoothed(clip: CachedClip, spec: Preprocess) -> _Smoothed:
 
 
 class _Frames(NamedTuple):
-    """Which frames of the first modality a window shows: (T,) of its clip, those of another one before it instead."""
+    """Frames of the first modality in a window: (T,) of its clip, or of the preceding one."""
 
     frames: Int64
     other: int
@@ -269,7 +269,7 @@ class _Frames(NamedTuple):
 
 
 class _Shot(NamedTuple):
-    """What a window shows of one modality: frames with their limits and places, and (T, M) which of them."""
+    """One modality of a window: frames with their limits and places, and the (T, M) indices used."""
 
     frames: npt.NDArray[Any]
     limits: Float32
@@ -278,14 +278,14 @@ class _Shot(NamedTuple):
 
 
 def _put(shot: _Shot, chosen: npt.NDArray[np.bool_], other: _Shot) -> None:
-    """Take some frames of a shot, with what was measured in them, from another one of the same moments."""
+    """Replace some frames of a shot, with their measurements, by those of another one at the same times."""
     shot.frames[chosen], shot.limits[chosen] = other.frames[chosen], other.limits[chosen]
     if shot.places is not None and other.places is not None:
         shot.places[chosen] = other.places[chosen]
 
 
 class Sessions:
-    """Which clips were recorded one after the other: those alike in subject, view and trial.
+    """Groups of clips recorded one after the other: those of the same subject, view and trial.
 
     Args:
         samples: Of the clips.
@@ -298,7 +298,7 @@ class Sessions:
             self._sessions.setdefault(self._of(sample), []).append(position)
 
     def before(self, position: int, rng: np.random.Generator) -> int:
-        """What was done before: another action of the same session, or the same one where there is no other."""
+        """The preceding clip: another action of the same session, or the same one if there is no other."""
         sample = self._samples[position]
         others = [k for k in self._sessions[self._of(sample)] if self._samples[k].label != sample.label]
         return others[int(rng.integers(len(others)))] if others else position
@@ -309,7 +309,7 @@ class Sessions:
 
 
 def in_endless(stamps_ns: Int64, at: Int64, length: float) -> Int64:
-    """Frames of a clip that goes on for ever, at moments from its beginning.
+    """Frames of an endlessly repeated clip, at times from its start.
 
     Args:
         stamps_ns: (N,) of the clip.
@@ -323,7 +323,7 @@ def in_endless(stamps_ns: Int64, at: Int64, length: float) -> Int64:
 
 
 def _endless(clip: CachedClip, measured: _Smoothed, at: Int64, length: float) -> _Shot:
-    """A clip that goes on for ever, at moments from its beginning, as a live camera would see it.
+    """An endlessly repeated clip, at times from its start, as a live camera would see it.
 
     Motion stacks reach over the joints, too.
 
@@ -342,7 +342,7 @@ def _endless(clip: CachedClip, measured: _Smoothed, at: Int64, length: float) ->
 
 
 def _changed(shot: _Shot, spec: Preprocess, draw: CropDraw, augment: Augment, draws: Draws) -> Float32:
-    """One modality of a window, cropped as drawn and with its own changes of intensity, (T, C, S, S)."""
+    """One modality of a window with the drawn crop and its own intensity changes, (T, C, S, S)."""
     frames, limits, places, indices = shot
     crop = _crop(draw, spec, frames.shape[1:3])
     if not augment.changes_planes:
@@ -447,7 +447,7 @@ def collate(items: Sequence[tuple[list[Float32], int | Float32]]) -> Batch:
 
 
 class Loaders(NamedTuple):
-    """What a stage trains on.
+    """The data that a stage trains on.
 
     Attributes:
         training: Shuffled and changed at random.
@@ -463,7 +463,7 @@ class Loaders(NamedTuple):
 
 
 def make_loader(dataset: Dataset[Any], batches: EpochBatches, workers: int) -> DataLoader[Batch]:
-    """A loader over the batches; worker processes start afresh (spawn) and live as long as the loader.
+    """A loader over the batches; worker processes are spawned and live as long as the loader.
 
     It draws from a generator of its own: its draws depend on the number of workers and on which epoch is its first, and
     must not move the network's (dropout), or a resumed run would end with other weights.
@@ -482,7 +482,7 @@ def make_loader(dataset: Dataset[Any], batches: EpochBatches, workers: int) -> D
 
 
 def _leave_before_python(_: int) -> None:
-    """Have a worker process end before Python stops its threads.
+    """Let a worker process end before Python stops its threads.
 
     Where a loader is given up in the middle of an epoch, one of them may be handing over a batch: torn out of C++ code,
     it would abort the process, and torch would tell of a crash beneath whatever had ended the epoch.

@@ -1,4 +1,4 @@
-"""Single frames of the training clips, each with its dense target."""
+"""Single frames of the training clips with their dense targets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kd_edge.types import Float32
 
 
 class FrameDataset(Dataset[tuple[list[Float32], Float32]]):
-    """Random frames of paired clips, changed alike, with their targets; asked for like the items of a ``ClipDataset``.
+    """Random frames of paired clips with the same random changes, and their targets; indexed like a ``ClipDataset``.
 
     Args:
         clips: The student's clips, with random changes, or as evaluation sees them.

@@ -29,7 +29,7 @@ QUARTERS = ((-0.5, -0.5), (-0.5, 0.5), (0.5, -0.5), (0.5, 0.5))
 
 
 PLACES = ((0.0, 0.0), *CORNERS, *EDGES, *QUARTERS)
-"""The 13 places (down, right) of a multi-scale crop, as shares of the room it has (TSN's ``more_fix_crop``)."""
+"""The 13 positions (down, right) of a multi-scale crop, as shares of its free space (TSN's ``more_fix_crop``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +78,13 @@ class CropDraw:
         return Crop(top, left, tall, wide, self.flip, self.turn_degrees != 0, self.turn_degrees)
 
     def about(self) -> Crop:
-        """The crop of a square about a person, which it may be larger than; moved by shares of the square's side."""
+        """The crop of a square around a person, which it may exceed; shifted by shares of the square's side."""
         top, left = (1 - self.tall) / 2 + self.down, (1 - self.wide) / 2 + self.right
         return Crop(top, left, self.tall, self.wide, self.flip, True, self.turn_degrees)
 
 
 def draw_crop(augment: Augment, rng: np.random.Generator, draws: Draws) -> CropDraw:
-    """Draw size, place and mirroring of one sample, four numbers whatever is switched on; its turn and its aspect."""
+    """Draw size, position and mirroring of one sample, always four numbers; then rotation and aspect."""
     down, right = rng.random(2)
     flip = bool(rng.random() < 0.5) and augment.flip
     size = rng.random()

@@ -1,4 +1,4 @@
-"""What a frozen encoder makes of every frame of some clips, computed once and kept beside the frame caches.
+"""Embeddings of every frame of some clips by a frozen encoder, computed once and kept beside the frame caches.
 
     <cache root>/embeddings-<key>/<clip>.npy   (M, D) float32 of a clip's frames, as the frame cache has them
 
@@ -35,13 +35,13 @@ from kd_edge.train.inputs.windows import Windows, same_share
 from kd_edge.types import Float32, Int64
 
 FORMAT = 1
-"""Of the cache; part of its key."""
+"""Version of the cache; part of its key."""
 LEAST_COVER = 0.5
-"""A teacher's clip must last for this share of the student's."""
+"""A teacher's clip must last for at least this share of the student's."""
 
 
 class SeenClip(NamedTuple):
-    """What a teacher says of the frames of one of its clips.
+    """A teacher's embeddings of the frames of one of its clips.
 
     Attributes:
         stamps_ns: (M,) int64.
@@ -103,7 +103,7 @@ class Embeddings:
 
 
 class FrameEmbeddings:
-    """Embeddings at the moments of the student's frames, see ``at_frames``.
+    """Embeddings at the times of the student's frames, see ``at_frames``.
 
     Args:
         embeddings: Of the teacher's clips.
@@ -122,7 +122,7 @@ class FrameEmbeddings:
 
 
 def at_frames(seen: SeenClip, stamps_ns: Int64, frames: Int64 | None = None) -> Float32:
-    """What a teacher says at the moments of a student's frames: (F, D).
+    """A teacher's embeddings at the times of a student's frames: (F, D).
 
     Taken is the teacher's frame that is nearest at the same share of its clip, as everywhere where student and teacher
     are paired: between two embeddings by straight lines lies that of no image. A frame without one within the teacher's
@@ -147,33 +147,33 @@ def at_frames(seen: SeenClip, stamps_ns: Int64, frames: Int64 | None = None) -> 
 
 
 class EncoderSettings(Hashable, Protocol):
-    """What is asked of an encoder's settings: those of a recipe's ``[teacher]`` of kind ``onnx``, which says more."""
+    """The settings of an encoder: part of a recipe's ``[teacher]`` of kind ``onnx``."""
 
     @property
     def file(self) -> Path:
-        """The graph."""
+        """Path of the graph."""
 
     @property
     def modality(self) -> str:
-        """Image modality that it sees."""
+        """The image modality that it sees."""
 
     @property
     def preprocess(self) -> Preprocess:
-        """Recorded frame to its images."""
+        """Preprocessing from recorded frames to its input."""
 
     @property
     def output(self) -> str | None:
-        """Which of the graph's outputs; None takes the only one."""
+        """Name of the graph's output; None takes the only one."""
 
     @property
     def batch_size(self) -> int:
-        """Images at once."""
+        """Images per batch."""
 
 
 def embed_clips(
     config: EncoderSettings, dataset: Dataset, samples: Sequence[Sample], every: int, done: Callable[[int, int], None]
 ) -> Embeddings:
-    """Encode every frame of some clips that was not encoded before, as evaluation sees it; nothing is random.
+    """Encode every frame of some clips that is not in the cache yet, without random changes.
 
     Args:
         config: The recipe's ``[teacher]``.
@@ -209,7 +209,7 @@ def embed_clips(
 
 
 def open_encoder(config: EncoderSettings) -> Encoder:
-    """A recipe's encoder, on as many threads as PyTorch has.
+    """Open a recipe's encoder, with as many threads as PyTorch.
 
     Raises:
         TrainingError: Its file is refused.
@@ -219,7 +219,7 @@ def open_encoder(config: EncoderSettings) -> Encoder:
 
 
 def embedding_size(config: EncoderSettings) -> int:
-    """D of a recipe's encoder.
+    """Embedding size D of a recipe's encoder.
 
     Raises:
         TrainingError: Its file is refused.
@@ -233,7 +233,7 @@ def _size(config: EncoderSettings, content: str) -> int:
 
 
 def embeddings_fingerprint(config: EncoderSettings, dataset: Dataset, samples: Sequence[Sample], every: int) -> str:
-    """SHA-256 (hex) of what ``embed_clips`` makes or would make; nothing is decoded.
+    """SHA-256 (hex) of the output of ``embed_clips``, without computing it.
 
     Raises:
         TrainingError: No such encoder.
@@ -266,7 +266,7 @@ def _encoded(encoder: Encoder, clips: ClipDataset, position: int, count: int, ba
 
 
 def _opened(file: Path, shape: tuple[int, int]) -> Float32 | None:
-    """A clip's embeddings, mapped into memory; None where they are absent or damaged."""
+    """A clip's embeddings, memory-mapped; None if they are absent or damaged."""
     try:
         values: npt.NDArray[np.float32] = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
@@ -280,7 +280,7 @@ def _write(file: Path, values: Float32) -> None:
 
 
 def _check_room(root: Path, needed: int) -> None:
-    """Stop now, not after hours, when the embeddings will not fit."""
+    """Fail early if the embeddings will not fit on the disk."""
     there = next(folder for folder in (root, *root.parents) if folder.exists())
     free = shutil.disk_usage(there).free
     if needed > free:

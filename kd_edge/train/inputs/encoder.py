@@ -1,4 +1,4 @@
-"""A frozen image encoder in an ONNX file: checked when it is opened, and run on the processor."""
+"""A frozen image encoder in an ONNX file, checked when opened and run on the CPU."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kd_edge.preprocess import Preprocess
 from kd_edge.types import Float32
 
 LARGEST_FILE = 2 * 1024**3
-"""Bytes; more than this no ONNX file can hold itself."""
+"""Largest size in bytes: an ONNX file cannot be larger."""
 LARGEST_EMBEDDING = 8192
 _LARGEST_BATCH = 1024
 _FIX = "correct teacher.file"
@@ -92,14 +92,14 @@ class Encoder:
         return embeddings
 
     def _measured(self, count: int) -> int:
-        """Size of the embeddings of some black images."""
+        """Size of the embeddings, from a run on black images."""
         found = self._run(np.zeros((count, *self._shape), np.float32))
         if len(found) != count or not 1 <= found.shape[1] <= LARGEST_EMBEDDING:
             raise self._no_embedding(found)
         return int(found.shape[1])
 
     def _found_input(self) -> tuple[str, int | None]:
-        """Name of the graph's input, and its batch; None where that is free."""
+        """Name of the graph's input, and its batch size; None if that is dynamic."""
         inputs = self._session.get_inputs()
         if len(inputs) != 1:
             names = ", ".join(node.name for node in inputs)
@@ -148,7 +148,7 @@ class Encoder:
 
 
 def file_hash(file: Path) -> str:
-    """SHA-256 (hex) of an encoder's file; read again only where it was changed.
+    """SHA-256 (hex) of an encoder's file; re-read only if the file changed.
 
     Raises:
         TrainingError: No such file, or too large.
@@ -187,7 +187,7 @@ def _content(file: Path) -> bytes:
 
 
 def _session(file: Path, threads: int) -> Any:
-    """ONNX Runtime's session of a file's content; weights in other files are refused: ``file_hash`` is not theirs."""
+    """ONNX Runtime session of a file's content; external weights are refused, as ``file_hash`` does not cover them."""
     content = _content(file)
     library = load_onnxruntime()
     options = library.SessionOptions()

@@ -1,4 +1,4 @@
-"""Whose knowledge a clip is given in a control: another clip's, of its class or of any."""
+"""Controls in which a clip gets the knowledge of another clip, of its class or of any class."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kd_edge.data import Sample
 
 
 def exchange(samples: Sequence[Sample], seed: int, purpose: str, *, by_class: bool) -> dict[str, str]:
-    """Sample id -> another one, each once: a random cycle through all samples, or through those of each class.
+    """Map each sample id to another one: a random cycle through all samples, or through those of each class.
 
     Who is alone is given its own; those who ask refuse that, or leave it out.
 

@@ -1,4 +1,4 @@
-"""Stored features: a frozen backbone's answer to every frame of the training clips, and windows over them.
+"""Stored features: a frozen backbone's features of every frame of the training clips, and windows over them.
 
 A temporal head is a hundredth of a network's work. With the backbone frozen its features need computing only once, or a
 few times under different random changes; a head then sees thousands of windows in the time of one epoch of frames.
@@ -23,12 +23,12 @@ from kd_edge.train.inputs.windows import Windows, clip_length_ns
 from kd_edge.types import Float32, Int64
 
 LARGEST_BYTES = 4_000_000_000
-"""Most that stored features may take in memory."""
+"""Largest memory of stored features."""
 _FRAMES = 64  # encoded at once
 
 
 class StoredFeatures:
-    """Features of all frames of some clips, in one or more passes with changes of their own.
+    """Features of all frames of some clips, in one or more passes with different random changes.
 
     Args:
         clips: The clips, one image modality.
@@ -112,7 +112,7 @@ def encode(backbone: nn.Module, frames: Float32, device: torch.device) -> Float3
 
 
 class FeatureDataset(Dataset[tuple[list[Float32], int]]):
-    """Windows over stored features, asked for like the items of a ``ClipDataset``.
+    """Windows over stored features, indexed like a ``ClipDataset``.
 
     Args:
         stored: The features.

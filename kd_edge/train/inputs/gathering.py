@@ -1,4 +1,4 @@
-"""Gather what a run trains on: open the recordings, split them, and make the caches that are not there yet."""
+"""Gather the training data of a run: open the recordings, split them, and create missing caches."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from kd_edge.types import Float32
 def gather_material(
     recipe: Recipe, data_root: Path | None = None, progress: Progress | None = None, *, at_most: int | None = None
 ) -> Material:
-    """Open the recordings, split them and make the frame caches that are not there yet.
+    """Open the recordings, split them and create missing frame caches.
 
     Args:
         recipe: The run.
@@ -108,7 +108,7 @@ def _dense(
     *,
     few: bool,
 ) -> DenseTargets:
-    """What a dense stage or loss regresses, of a stage's clips without a label, too; scaled by the training clips.
+    """Targets of a dense stage or loss, also of clips without a label; scaled by the training clips.
 
     So a loss that goes on with what a stage began has its units. Only a target that no training clip has is scaled by
     the others.
@@ -140,7 +140,7 @@ def _dense(
 
 
 def data_fingerprints(recipe: Recipe, data_root: Path | None = None) -> dict[str, str]:
-    """What ``Material.fingerprints`` is or would be; nothing is decoded.
+    """The value of ``Material.fingerprints``, without decoding anything.
 
     Raises:
         DataError: No recordings there.
@@ -160,12 +160,12 @@ def data_fingerprints(recipe: Recipe, data_root: Path | None = None) -> dict[str
 
 
 def _unlabelled(recipe: Recipe, dataset: Dataset) -> tuple[Sample, ...]:
-    """All samples without a label, where a stage of the student needs none; the split decides which of them train."""
+    """All samples without a label, if a stage of the student can use them; the split decides which of them train."""
     return unlabelled_of(dataset) if recipe.dense_stage is not None else ()
 
 
 def _sees_unlabelled(recipe: Recipe, name: str) -> bool:
-    """Whether a network is shown clips without a label: the student, and an encoder whose features it regresses."""
+    """Whether a network sees clips without a label: the student, and an encoder whose features it regresses."""
     stage = recipe.dense_stage
     is_regressed = isinstance(recipe.teacher, OnnxTeacherConfig) and stage is not None and stage.features is not None
     return name == "student" or is_regressed
@@ -178,7 +178,7 @@ def _load(
     progress: Progress | None,
     unlabelled: Sequence[Sample] = (),
 ) -> tuple[dict[str, CachedClips], dict[str, Signals], dict[str, Embeddings]]:
-    """What the stages see of the samples, by stage name: frame caches, signals, and embeddings.
+    """Inputs of the stages, by stage name: frame caches, signals and embeddings.
 
     Those without a label only some see, see ``_sees_unlabelled``. Signals that hardly cover its clip are lacking: found
     now, before any span is moved.
@@ -212,7 +212,7 @@ def _usable(samples: Sequence[Sample], caches: Sequence[CachedClips | Signals]) 
 
 
 def _check_embedded(name: str, embeddings: Embeddings, train: Sequence[Sample]) -> None:
-    """Refuse an encoder that sees not one training clip: training would go on without a word."""
+    """Refuse an encoder that sees no training clip: training would silently go on without it."""
     if not any(sample.id in embeddings for sample in train):
         why = next(iter(embeddings.skipped.values()), "they are not there")
         raise DataError(
@@ -223,7 +223,7 @@ def _check_embedded(name: str, embeddings: Embeddings, train: Sequence[Sample]) 
 
 
 def _check_exchanged(recipe: Recipe, train: Sequence[Sample], labels: Sequence[str]) -> None:
-    """Refuse a control whose teacher would see a clip's own: nobody else could be shown for it."""
+    """Refuse a control in which some clip has no other clip to be exchanged with."""
     if recipe.teacher_shuffle is None:
         return
     if len(train) < 2:

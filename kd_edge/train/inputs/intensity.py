@@ -1,4 +1,4 @@
-"""Random changes of a clip's intensities, alike in all its frames: the lens, the colours and the sensor."""
+"""Random intensity changes of a clip, the same in all its frames: lens, colours and sensor."""
 
 from __future__ import annotations
 

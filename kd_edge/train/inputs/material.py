@@ -1,4 +1,4 @@
-"""What a run trains on: the split, the frame caches, and the loaders made from them."""
+"""Training data of a run: the split, the frame caches, and the loaders made from them."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ from kd_edge.train.teachers.images import frame_feature_size
 from kd_edge.types import Int64
 
 Seen = CachedClips | Signals | Embeddings
-"""What one stage sees of the recordings."""
+"""Input data of one stage."""
 
 Progress = Callable[[str, int, int], None]
-"""Called with (modality, clips done, clips in all) while a cache is made."""
+"""Called with (modality, clips done, total clips) while a cache is created."""
 
 
 @dataclass(frozen=True)
 class Material:
-    """Everything about the recordings that a run needs.
+    """All data that a run needs from the recordings.
 
     Attributes:
         recipe: The run.
@@ -76,12 +76,12 @@ class Material:
 
     @property
     def dense_train(self) -> tuple[Sample, ...]:
-        """What a dense stage trains on: the training clips, and those that are its alone."""
+        """Clips of a dense stage: the training clips, and those used by it alone."""
         return (*self.train, *self.dense_only)
 
     @property
     def dense_targets(self) -> DenseTargets:
-        """What a dense stage regresses.
+        """Targets of a dense stage.
 
         Raises:
             TrainingError: The recipe has none.
@@ -92,7 +92,7 @@ class Material:
 
     @property
     def loss_targets(self) -> DenseTargets:
-        """What a dense loss regresses.
+        """Targets of a dense loss.
 
         Raises:
             TrainingError: The recipe has none.
@@ -102,12 +102,12 @@ class Material:
         return self.loss
 
     def with_targets(self, samples: Sequence[Sample]) -> tuple[Sample, ...]:
-        """Those of the samples that have any dense target."""
+        """The samples that have any dense target."""
         return tuple(s for s in samples if s.id in self.dense_targets)
 
     @property
     def student(self) -> StudentConfig:
-        """The recipe's student; its network regresses what a dense stage leaves in it."""
+        """The recipe's student, including the outputs that a dense stage leaves in it."""
         config = self.recipe.student
         if not self.recipe.keeps_targets:
             return config
@@ -116,29 +116,29 @@ class Material:
 
     @property
     def caches(self) -> dict[str, Seen]:
-        """What each stage sees, by stage name."""
+        """Input data of each stage, by stage name."""
         seen: dict[str, Seen] = {**self.clips, **self.signals, **self.embeddings}
         return {name: seen[name] for name in self.recipe.networks}
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Sample id -> why it cannot be used, over all modalities; a clip without embeddings can."""
+        """Sample id -> why it cannot be used, over all modalities; missing embeddings do not count."""
         needed: list[CachedClips | Signals] = [*self.clips.values(), *self.signals.values()]
         return {name: why for cache in needed for name, why in cache.skipped.items()}
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of the recordings' contents as they are used."""
+        """SHA-256 (hex) of the recordings' contents as used."""
         return hashlib.sha256("".join(sorted(self.fingerprints.values())).encode()).hexdigest()
 
     @property
     def trained_on(self) -> str:
-        """SHA-256 (hex) of the training clips' ids: a modality that some lack makes other stages train on fewer."""
+        """SHA-256 (hex) of the training clips' ids, which depend on the modalities that clips must have."""
         return hashlib.sha256(json.dumps(sorted(sample.id for sample in self.train)).encode()).hexdigest()
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """SHA-256 (hex) of what each stage sees, by stage name; the class names' vectors count as the teacher's.
+        """SHA-256 (hex) of each stage's input, by stage name; the class vectors count as the teacher's.
 
         Only with a teacher are they looked at, so a student's fingerprint is that of its recordings alone.
         """
@@ -179,13 +179,13 @@ class Material:
         return self._loader(dataset, stages[0], batch_size, rank, world)
 
     def windows(self, kind: WindowKind, segments: int) -> Windows:
-        """Where the segments of a training clip lie."""
+        """How the segments of a training clip are placed."""
         seconds = None if kind == "clip" else self.clip_seconds
         before = {"mixed": BEFORE_SHARE, "stream": 1.0}.get(kind, 0.0)
         return Windows(segments, seconds, kind in ("loop", "mixed", "stream"), before, kind == "stream")
 
     def student_clips(self, samples: Sequence[Sample], *, changing: bool = False) -> ClipDataset:
-        """The student's clips, changed at random or as evaluation sees them."""
+        """The student's clips, with random changes or without."""
         recipe = self.recipe
         if changing:
             return self._changing(["student"], Windows(recipe.segments), None, samples)
@@ -194,14 +194,14 @@ class Material:
 
     @property
     def feature_space(self) -> FeatureSpace | None:
-        """What a teacher that sees images makes of each, before it is trained; None without such a teacher."""
+        """Input of a teacher that sees images, for its own training; None without such a teacher."""
         if "teacher" in self.embeddings:
             return FeatureSpace(self.embeddings["teacher"].modality, self.embeddings["teacher"].size)
         images = self.recipe.image_stages.get("teacher")
         return None if images is None else FeatureSpace(images.modality, frame_feature_size(images))
 
     def teacher_clips(self, samples: Sequence[Sample]) -> ClipDataset:
-        """The clips of a teacher that sees images, as evaluation sees them."""
+        """The clips of a teacher that sees images, without random changes."""
         spec = self.recipe.image_stages["teacher"].preprocess
         return ClipDataset(self._pairs(["teacher"], samples), [spec], Windows(2), None, self.recipe.seed)
 
@@ -214,7 +214,7 @@ class Material:
         *,
         beside: Sequence[FrameValues] = (),
     ) -> ClipDataset:
-        """Training clips of some image stages with their random changes, and what is known of their frames."""
+        """Training clips of some image stages with random changes, and per-frame values."""
         recipe, wanted = self.recipe, self.train if samples is None else samples
         pairs = PairedClips([self.clips[name] for name in images], wanted, self._givers(wanted))
         configs = [recipe.image_stages[name] for name in images]
@@ -222,7 +222,7 @@ class Material:
         return ClipDataset(pairs, specs, windows, augments, recipe.seed, self.dataset.flip_labels, signals, beside)
 
     def _beside(self, stages: Sequence[str]) -> list[FrameValues]:
-        """What stages know of the student's frames without being shown them."""
+        """Per-frame values of the student's frames for stages that do not see them."""
         seen = [self.embeddings[name] for name in stages if name in self.embeddings]
         known: list[FrameValues] = [FrameEmbeddings(embeddings, self.stamps_ns) for embeddings in seen]
         return [*known, self.loss] if self.loss is not None and "student" in stages else known
@@ -233,7 +233,7 @@ class Material:
         return stamps_of(self.clips)
 
     def _givers(self, samples: Sequence[Sample]) -> dict[str, str]:
-        """Whose teacher's view goes with a sample's own of the student: another one's, where the recipe says so."""
+        """Which sample's teacher input is paired with each sample: another one's, if the recipe says so."""
         how, seed = self.recipe.teacher_shuffle, self.recipe.seed
         return {} if how is None else exchange(samples, seed, "teacher", by_class=how == "class")
 
@@ -259,7 +259,7 @@ class Material:
         return class_weights(self._class_counts(name, training), named)
 
     def _class_counts(self, name: str, training: Training) -> list[float]:
-        """How often an epoch of a stage shows each class, but for a factor: mirrored clips count for what they become.
+        """Relative frequency of each class in an epoch of a stage; mirrored clips count for the class they become.
 
         A clip whose class changes in the mirror stays as it is where sensors teach, see ``ClipDataset``.
         """
@@ -273,7 +273,7 @@ class Material:
         return [float(count) for count in counts]
 
     def _signals(self, stages: Sequence[str], *, training: bool = True) -> SignalInput | None:
-        """What is made of the sensors, where they are among the stages."""
+        """Signals of the sensors, if a stage uses them."""
         config = self.recipe.wearables
         if config is None or not self.signals.keys() & set(stages):
             return None
@@ -282,7 +282,7 @@ class Material:
     def evaluation_loader(
         self, stage: str, samples: Sequence[Sample], segments: int | None = None
     ) -> DataLoader[Batch]:
-        """Centre frames and centre crops of a stage's clips, in order; those its modality has, see ``having``.
+        """Centre frames and centre crops of those clips that have a stage's modality (see ``having``), in order.
 
         Args:
             stage: ``student`` or ``teacher``.
@@ -300,7 +300,7 @@ class Material:
         return make_loader(ClipDataset(pairs, [spec], windows, None, recipe.seed), batches, 0)
 
     def having(self, stage: str, samples: Sequence[Sample]) -> tuple[Sample, ...]:
-        """Those of the samples that a stage's modality has."""
+        """The samples that have a stage's modality."""
         return tuple(s for s in samples if s.id in self.caches[stage])
 
     def stage(self, name: str) -> Stage:
@@ -308,7 +308,7 @@ class Material:
         return self.recipe.networks[name]
 
     def trained(self, name: str) -> StudentConfig | TrainedTeacher:
-        """The recipe's ``student`` or ``teacher``, which is trained here.
+        """The recipe's ``student`` or ``teacher``, if it is trained.
 
         Raises:
             TrainingError: An encoder's is not.
@@ -325,13 +325,13 @@ class Material:
 def training_batches(
     recipe: Recipe, stage: Training, samples: Sequence[Sample], batch_size: int, *, rank: int = 0, world: int = 1
 ) -> EpochBatches:
-    """The batches of a stage's epochs, drawn from training samples as its ``sampler`` and ``repeat`` say."""
+    """The batches of a stage's epochs, drawn according to its ``sampler`` and ``repeat``."""
     classes = [s.label for s in samples] if stage.sampler == "balanced" else None
     return EpochBatches(len(samples), batch_size, recipe.seed, rank, world, repeat=stage.repeat, classes=classes)
 
 
 def with_semantics(fingerprints: dict[str, str], semantics: ClassVectors | None) -> dict[str, str]:
-    """Fingerprints of what stages see, with the class names' vectors in the teacher's, where it is taught by some."""
+    """Fingerprints of the stages' inputs; the teacher's includes the class vectors, if it uses them."""
     if semantics is None or "teacher" not in fingerprints:
         return fingerprints
     seen = fingerprints["teacher"].encode() + semantics.vectors.tobytes()

@@ -14,7 +14,7 @@ from kd_edge.types import Float32, Int64
 
 @dataclass(frozen=True)
 class SignalInput:
-    """What is made of a sample's signals.
+    """How a sample's signals are prepared.
 
     Attributes:
         signals: The recordings of all samples.
@@ -27,7 +27,7 @@ class SignalInput:
     jitter: SignalJitter | None
 
     def of(self, sample_id: str, stamps_ns: Int64, draws: Draws) -> Float32:
-        """A sample's signals over the time of its clip, changed as drawn.
+        """A sample's signals over the time of its clip, with random changes.
 
         Args:
             sample_id: Which sample.
@@ -47,7 +47,7 @@ class SignalInput:
         return self._changed(values, self.jitter, draws)
 
     def _changed(self, values: Float32, jitter: SignalJitter, draws: Draws) -> Float32:
-        """Turned, amplified and noisy; what is not switched on changes nothing."""
+        """Rotate, amplify and add noise, as far as enabled."""
         count = len(values)
         if jitter.rotation_degrees:
             values = _turns(count, jitter, draws) @ values  # (m, 3, 3) x (m, 3, n)

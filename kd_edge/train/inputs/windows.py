@@ -1,4 +1,4 @@
-"""Where the segments of a training clip lie: over the clip, or in a window as a live camera sees it."""
+"""Placement of the segments of a training clip: over the clip, or in a window as a live camera sees it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from kd_edge.sampling import gather, segment_indices
 from kd_edge.types import Int64
 
 BEFORE_SHARE = 0.4
-"""Share of mixed windows that may begin in the action before: about as many as a live camera sees."""
+"""Share of mixed windows that may begin in the preceding action, about as for a live camera."""
 LENGTHS = (0.5, 1.5)
-"""How long a random window is, in multiples of the live one."""
+"""Range of lengths of a mixed window, in multiples of the live one."""
 END_LENGTHS, END_SHARE = (0.7, 1.35), 0.15
-"""Lengths of a stream's windows likewise, and the last share of the clip in which their newest segment lies."""
+"""Range of lengths of a stream window, and the final share of the clip in which its newest segment lies."""
 
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """Where a clip's segments lie.
+    """Places the segments of a clip.
 
     Attributes:
         segments: T.
@@ -79,7 +79,7 @@ def clip_length_ns(stamps_ns: Int64) -> float:
 
 
 def same_share(first: Int64, moments: Int64, other: Int64) -> Int64:
-    """Moments of one modality at the same share of another one's length (recordings may end at different moments).
+    """Times of one modality at the same share of another one's length (recordings may end at different times).
 
     Args:
         first: Stamps of the modality that the moments are of.

@@ -1,4 +1,4 @@
-"""What a training run is told: one TOML file as frozen pydantic models. Reading one imports no torch."""
+"""Recipes of training runs: one TOML file as frozen pydantic models. Reading one does not import torch."""
 
 from kd_edge.train.recipe.recipe import Recipe
 from kd_edge.train.recipe.settings import Stage

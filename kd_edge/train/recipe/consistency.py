@@ -1,4 +1,4 @@
-"""What of a recipe does not go together: every contradiction between its parts, told at once."""
+"""Checks a recipe for contradictions between its parts; reports all of them together."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MIRRORED: dict[type, str] = {
 
 
 def contradictions(recipe: Settings) -> Iterator[str]:
-    """Each as one sentence with its mend, of a recipe whose parts are right by themselves."""
+    """One sentence per contradiction, with its fix, for a recipe whose parts are valid by themselves."""
     yield from _of_losses(recipe)
     yield from _of_stages(recipe)
     yield from _of_dense_targets(recipe)

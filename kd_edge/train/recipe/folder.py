@@ -1,4 +1,4 @@
-"""A folder of one's own recordings made ready for training: its manifest, its ``dataset.toml`` and its recipe."""
+"""Prepares a folder of own recordings for training: manifest, ``dataset.toml`` and recipe."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from kd_edge.train.recipe.proposal import NAME, Proposal, propose
 from kd_edge.train.recipe.recipe import Recipe
 
 BACKGROUND = "none"
-"""Class of what lies between the labelled pieces, where a folder gets one."""
+"""Name of the background class, between the labelled pieces."""
 
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A folder, what was found in it and what is proposed for it.
+    """A folder, its contents and the proposal for it.
 
     Attributes:
         dataset: Its recordings, with the proposed settings.
@@ -50,7 +50,7 @@ def look_at(
     as_it_is: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Folder:
-    """Look at a folder and propose how to train on it; nothing is written.
+    """Examine a folder and propose how to train on it; writes nothing.
 
     Args:
         root: The folder.
@@ -83,7 +83,7 @@ def look_at(
 
 
 def check_free(root: Path, *, force: bool) -> None:
-    """Make sure that ``write`` may write: to be asked before thousands of files are looked at.
+    """Check that ``write`` will be able to write, before thousands of files are examined.
 
     Raises:
         ConfigError: There is a recipe already, and it is not to be replaced.
@@ -99,7 +99,7 @@ def check_free(root: Path, *, force: bool) -> None:
 
 
 def write(folder: Folder, *, without_damaged: bool = False) -> tuple[Path, ...]:
-    """Write what is proposed: all of it or nothing. A manifest or ``dataset.toml`` that is there stays as it is.
+    """Write the proposal, completely or not at all. An existing manifest or ``dataset.toml`` is kept.
 
     Args:
         folder: What ``look_at`` said.
@@ -141,7 +141,7 @@ def write(folder: Folder, *, without_damaged: bool = False) -> tuple[Path, ...]:
 def recipe_of(
     root: Path, overrides: Sequence[str] = (), progress: Callable[[int, int], None] | None = None
 ) -> tuple[Recipe, str]:
-    """The recipe of a folder, its own or a proposed one, and a line that says which.
+    """The recipe of a folder, its own or a proposed one, and a line stating which.
 
     Raises:
         ConfigError: The recipe has faults.
@@ -158,7 +158,7 @@ def recipe_of(
 
 
 def left_out(root: Path) -> str | None:
-    """A line on the recordings of a folder that its manifest does not name; None where it names all, or has faults."""
+    """A line about recordings missing from a folder's manifest; None if there are none, or the manifest has faults."""
     with suppress(KdEdgeError):  # who opens the folder is told of its faults
         settings = read_settings(root)
         if manifest := manifest_of(root):
@@ -169,7 +169,7 @@ def left_out(root: Path) -> str | None:
 
 
 def _described(root: Path, *, imports: bool) -> tuple[str, Table | None]:
-    """What describes the recordings of a folder; their table, where it is a list of another tool."""
+    """The description of a folder's recordings, and its table if it is a list of another tool."""
     if manifest := manifest_of(root):
         return manifest.name, None
     if not imports or not (described := foreign(root)):
@@ -180,7 +180,7 @@ def _described(root: Path, *, imports: bool) -> tuple[str, Table | None]:
 
 
 def _without(folder: Folder) -> list[Row]:
-    """Rows with the files that can be read."""
+    """Rows with readable files."""
     damaged = folder.found.damaged
     kept = (
         replace(row, files={name: path for name, path in row.files.items() if printable(str(path)) not in damaged})

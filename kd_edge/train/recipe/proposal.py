@@ -1,4 +1,4 @@
-"""A recipe for somebody's own recordings, by what a look at them has found: it trains as it stands, and says why."""
+"""Proposes a recipe for own recordings from their contents, with reasons in its comments; it trains as it is."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ from kd_edge.resizing import resize
 from kd_edge.train.recipe.recipe import Recipe
 
 NAME = "recipe.toml"
-"""The file of a folder's own recipe."""
+"""File name of a folder's own recipe."""
 LONGEST_WINDOW_S = 5.0
-"""Of clips whose median is longer, a window of ``WINDOW_S`` is taken: nobody wants to wait longer for a label."""
+"""If the median clip is longer, the window is ``WINDOW_S``, to limit the delay of labels."""
 WINDOW_S = 3.0
 SHORTEST_WINDOW_S = 0.5
 PAIRED_SHARE = 0.8
-"""A teacher needs at least this share of the student's clips: what it lacks, nobody is trained on."""
+"""A teacher must have at least this share of the student's clips: clips it lacks are not used."""
 STEPS = 450
-"""About so many steps of the optimiser, as far as ``EPOCHS`` allow."""
+"""Approximate number of optimiser steps, as far as ``EPOCHS`` allow."""
 FEWEST_STEPS = 160
-"""At least so many: of very few clips an epoch draws each several times (``repeat``)."""
+"""Minimum number of steps per epoch: with few clips, an epoch draws each several times (``repeat``)."""
 EPOCHS = (15, 40)
 SEGMENTS, BATCH = 8, 8
 MOTION_MS = 70
 DEPTH_MARGIN = 300.0
-"""In units of the pictures, mostly mm."""
+"""In units of the pictures, usually mm."""
 _BANDS = ("nir", "lwir", "depth", "rgb")
-"""What the student sees rather: a robot in the dark has no colours."""
+"""Bands preferred for the student: a robot in the dark sees no colours."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A recipe, and why it is as it is.
+    """A recipe and its reasons.
 
     Attributes:
         text: The TOML file.
@@ -60,7 +60,7 @@ class Proposal:
 
 
 class _Length(NamedTuple):
-    """How long a stage trains: epochs, clips a step, and how often an epoch draws every clip."""
+    """Length of a stage: epochs, batch size, and how often an epoch draws every clip."""
 
     epochs: int
     batch: int
@@ -175,7 +175,7 @@ def _window(student: ModalitySurvey) -> float:
 
 
 def _windows(student: ModalitySurvey, window: float) -> tuple[str, str]:
-    """How training windows lie, and why."""
+    """Placement of training windows, and why."""
     if student.seconds.median > LONGEST_WINDOW_S:
         return "random", f"windows of {window:g} s inside clips of {student.seconds.median:.1f} s"
     return "stream", f"windows of {window:g} s, the median clip, that begin in the action before, as a camera sees it"

@@ -1,4 +1,4 @@
-"""The recipe of a training run: settings that go together, and the fingerprints of what they train."""
+"""The recipe of a training run: consistent settings, and the fingerprints of what they train."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Recipe(Settings):
         return self
 
     def check_data(self, dataset: Dataset) -> None:
-        """Refuse a data set that does not have what the recipe asks for.
+        """Refuse a data set that lacks something the recipe needs.
 
         Raises:
             ConfigError: Settings of another modality than the data set's, or of a class that it does not have.
@@ -46,7 +46,7 @@ class Recipe(Settings):
             stage.check_classes(name, dataset.labels)
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of everything that decides the weights; not of where the recordings lie."""
+        """SHA-256 (hex) of everything that decides the weights, which excludes the recordings' location."""
         return _hash(self._deciding())
 
     def teacher_fingerprint(self) -> str:
@@ -74,7 +74,7 @@ class Recipe(Settings):
         return _hash({**values, "stage": stage, "kept": self.keeps_targets})
 
     def _deciding(self, *without: str) -> dict[str, Any]:
-        """All values but the name's, the loader's, the folder's and those of ``without``."""
+        """All values except those of the name, the loader, the folder and ``without``."""
         left: dict[str, Any] = {"name": True, "workers": True, "data": {"root"}, "student": {"source_sha256"}}
         left |= dict.fromkeys(without, True)
         values = self.model_dump(mode="json", exclude=left)
@@ -111,24 +111,24 @@ _ADDED: dict[str, Any] = {
     "holes": "averaged",
     "stages": [{"kind": "labels", "segments": None}],
 }
-"""Keys that came after the first runs, as those were trained: so they keep their fingerprints."""
+"""Keys added later, with the values that earlier runs were trained with, so that their fingerprints stay."""
 
 
 _ADDED_TO_STAGES: dict[str, Any] = {"shuffle": None, "crossfit": None, "frame": "sensor", "same_device": {}}
-"""Keys of the student's stages and of their targets that came after the first runs, as those were trained."""
+"""Keys of the student's stages and targets added later, with the values of earlier runs."""
 
 
 _OF_HEADS: dict[str, tuple[Temporal, ...]] = {"dropout_at": ("tconv", "trn"), "relation_hidden": ("trn",)}
-"""Keys of a model that decide nothing under another temporal head, of those that came after the first runs."""
+"""Keys of a model added later that have no effect under other temporal heads."""
 
 
 def _kind_of(loss: Any) -> Any:
-    """A loss's kind, before it is read or after."""
+    """A loss's kind, before or after validation."""
     return loss.get("kind") if isinstance(loss, dict) else getattr(loss, "kind", None)
 
 
 def _in_use(values: dict[str, Any]) -> dict[str, Any]:
-    """A model's values without those that its temporal head does not read."""
+    """A model's values without those that its temporal head does not use."""
     return {k: v for k, v in values.items() if k not in _OF_HEADS or values.get("temporal") in _OF_HEADS[k]}
 
 
@@ -137,7 +137,7 @@ def _as_before(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _stage_as_before(stage: dict[str, Any]) -> dict[str, Any]:
-    """A stage's values, and those of its targets, without what came later and is as it was."""
+    """A stage's values, and those of its targets, without later keys that have their original values."""
     kept = {k: v for k, v in stage.items() if k not in _ADDED_TO_STAGES or v != _ADDED_TO_STAGES[k]}
     return kept | {"targets": [_stage_as_before(each) for each in kept["targets"]]} if "targets" in kept else kept
 

@@ -1,4 +1,4 @@
-"""What a training run is told: the tables and keys of a recipe, with the MGCAM paper's values as defaults."""
+"""The tables and keys of a recipe, with the MGCAM paper's values as defaults."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Settings(Strict):
 
     @property
     def dense_stage(self) -> DenseStage | None:
-        """The stage on dense targets, where there is one."""
+        """The stage on dense targets, if any."""
         return next((stage for stage in self.stages if isinstance(stage, DenseStage)), None)
 
     @property
@@ -105,7 +105,7 @@ class Settings(Strict):
 
     @property
     def dense_loss(self) -> DenseLoss | None:
-        """Dense targets beside the labels, where there are some."""
+        """Dense targets beside the labels, if any."""
         return next((loss for loss in self.losses if isinstance(loss, DenseLoss)), None)
 
     @property
@@ -116,19 +116,19 @@ class Settings(Strict):
 
     @property
     def feature_targets(self) -> tuple[FeatureTargets, ...]:
-        """What of the teacher's features is regressed."""
+        """The regressed features of the teacher."""
         return tuple(target for target in self.dense_targets if isinstance(target, FeatureTargets))
 
     @property
     def dense_targets(self) -> list[DenseTarget]:
-        """All that is regressed frame by frame, of the stage and of the loss."""
+        """All targets regressed frame by frame, of the stage and of the loss."""
         return [
             target for table in (self.dense_stage, self.dense_loss) if table is not None for target in table.targets
         ]
 
     @property
     def labels_stage(self) -> LabelsStage | None:
-        """The stage that trains the whole network, where there is one."""
+        """The stage that trains the whole network, if any."""
         return next((stage for stage in self.stages if isinstance(stage, LabelsStage)), None)
 
     @property
@@ -139,23 +139,23 @@ class Settings(Strict):
 
     @property
     def head_stage(self) -> HeadStage | None:
-        """The stage on stored features, where there is one."""
+        """The stage on stored features, if any."""
         return next((stage for stage in self.stages if isinstance(stage, HeadStage)), None)
 
     @property
     def networks(self) -> dict[str, Stage]:
-        """Student and teacher, where there is one."""
+        """The student, and the teacher if there is one."""
         student: dict[str, Stage] = {"student": self.student}
         return student if self.teacher is None else student | {"teacher": self.teacher}
 
     @property
     def image_stages(self) -> dict[str, StageConfig]:
-        """Student and teacher, those that see images."""
+        """Those of student and teacher that see images."""
         return {name: stage.images for name, stage in self.networks.items() if stage.images is not None}
 
     @property
     def wearables(self) -> SensorTeacherConfig | None:
-        """The teacher's settings, where wearable sensors teach."""
+        """The teacher's settings, if wearable sensors teach."""
         return None if self.teacher is None else self.teacher.wearables
 
     @property
@@ -167,7 +167,7 @@ class Settings(Strict):
 
     @property
     def needs_semantics(self) -> str:
-        """What of the recipe cannot do without the class names' vectors; empty when nothing needs them."""
+        """The setting that requires class vectors; empty if none does."""
         needing = [f"loss '{loss.kind}'" for loss in self.teacher_losses if loss.needs_vectors]
         return next(iter(needing), "" if self.teacher is None else self.teacher.needs_vectors)
 

@@ -1,4 +1,4 @@
-"""How a network is trained, what those that see images have in common, and the student."""
+"""Settings of how a network is trained, of stages that see images, and of the student."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     pass
 
 OTHER_LENS = 0.05
-"""A crop in metres that is wrong by a larger share was made for another lens."""
+"""A crop in metres that differs by a larger share was made for another lens."""
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 
 Done = Callable[[int, int], None]
-"""Called with (samples done, samples in all) while recordings are decoded."""
+"""Called with (samples done, total samples) while recordings are decoded."""
 
 
 class Strict(BaseModel):
-    """Frozen; refuses what it does not know."""
+    """Frozen model that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -121,7 +121,7 @@ class Training(Strict):
 
 
 class OfOneModality:
-    """What all stages say of themselves that see the images of one modality."""
+    """Interface of all stages that see images of one modality."""
 
     modality: str
     preprocess: Preprocess
@@ -146,7 +146,7 @@ class OfOneModality:
         return ""
 
     def check_data(self, name: str, dataset: Dataset) -> None:
-        """Refuse images of other channels, or of other values or another lens than their region is found by.
+        """Refuse images whose channels, value type or lens do not fit the settings.
 
         Raises:
             ConfigError: Settings of another modality than the data set's.

@@ -1,4 +1,4 @@
-"""What a student goes through, stage by stage: dense targets, the labels end to end, its head on stored features."""
+"""The stages of a student's training: dense targets, labels end to end, head on stored features."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WindowKind = Literal["clip", "random", "loop", "mixed", "stream"]
 
 
 class Target(Strict):
-    """What every kind of dense target has.
+    """Common settings of dense targets.
 
     Attributes:
         shuffle: A control, whose targets are as they would be but no longer go with their frames. ``class`` gives every
@@ -29,7 +29,7 @@ class Target(Strict):
 
 
 class JointTargets(Target):
-    """Where the joints of a skeleton are, and how they move, in every frame.
+    """Positions and velocities of a skeleton's joints in every frame.
 
     Positions are about the joints' median and in units of the body's size, x to the right as the camera sees it, y up,
     z away from it; crops that are turned, stretched or mirrored in training turn them, too.
@@ -47,12 +47,12 @@ class JointTargets(Target):
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """What a data set must have for them."""
+        """Modalities that a data set must have."""
         return (self.modality,)
 
 
 class SignalTargets(Target):
-    """What wearable sensors measure at every frame's moment, smoothed.
+    """Signals of wearable sensors at the time of every frame, smoothed.
 
     Attributes:
         sensors: Of the data set; three numbers each, of angles six.
@@ -80,12 +80,12 @@ class SignalTargets(Target):
         return self
 
     def accelerometer_of(self, sensor: str) -> str:
-        """The accelerometer that feels gravity for a sensor: itself where nothing else is said."""
+        """The accelerometer that gives a sensor's direction of gravity; by default the sensor itself."""
         return self.same_device.get(sensor, sensor)
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """What a data set must have for them."""
+        """Modalities that a data set must have."""
         return tuple(dict.fromkeys((*self.sensors, *self.same_device.values())))
 
 
@@ -110,12 +110,12 @@ class PixelTargets(Target):
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """What a data set must have for them beside the student's: nothing."""
+        """No further modalities."""
         return ()
 
 
 class RandomTargets(Target):
-    """Random motion that moves as another target does: a control that knows nothing of what is seen.
+    """Random motion with the spectrum of another target: a control without information about the clip.
 
     Every clip gets the target of any other clip of its side with its phases drawn anew, alike for all numbers, so that
     their power spectra, their means and how they go together stay what they are (Prichard and Theiler, Physical Review
@@ -130,12 +130,12 @@ class RandomTargets(Target):
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """What a data set must have for them."""
+        """Modalities that a data set must have."""
         return self.of.modalities
 
 
 class FeatureTargets(Target):
-    """What the recipe's ``[teacher]`` makes of every frame's moment: an encoder's embedding, or a network's feature.
+    """Features of the recipe's ``[teacher]`` at the time of every frame: an embedding, or a network's feature.
 
     Of a network it is the backbone's feature, and the network is trained before. Taken is the teacher's frame that is
     nearest at the same share of its clip. The teacher sees its pictures as evaluation does: how the student's is
@@ -151,7 +151,7 @@ class FeatureTargets(Target):
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """What a data set must have for them: what the teacher asks for, nothing more."""
+        """No modalities beyond the teacher's."""
         return ()
 
 
@@ -161,7 +161,7 @@ DenseTarget = Annotated[
 
 
 class DenseLoss(Weighted):
-    """Dense targets beside the labels: in every segment the student's feature regresses what they say of its moment.
+    """Dense targets beside the labels: in every segment the student's feature regresses their value at that time.
 
     One linear layer does, which is dropped at export; after a dense stage that kept the very same targets in the
     student, what it regresses itself. The targets are cropped with the picture, and scaled, as in that stage.
@@ -175,12 +175,12 @@ class DenseLoss(Weighted):
 
     @property
     def features(self) -> FeatureTargets | None:
-        """What of the teacher's is among the targets."""
+        """The targets that are features of the teacher."""
         return _features(self.targets)
 
 
 class DenseStage(Training):
-    """The backbone alone on dense targets: in every frame it regresses what a richer modality says of that moment.
+    """The backbone alone on dense targets: in every frame it regresses values of a richer modality at that time.
 
     No label is used. Clips that lack a target count for the others.
 
@@ -203,7 +203,7 @@ class DenseStage(Training):
 
     @property
     def features(self) -> FeatureTargets | None:
-        """What of the teacher's is among the targets."""
+        """The targets that are features of the teacher."""
         return _features(self.targets)
 
     @model_validator(mode="after")
@@ -218,7 +218,7 @@ def _features(targets: tuple[DenseTarget, ...]) -> FeatureTargets | None:
 
 
 class LabelsStage(Strict):
-    """The whole network on labels and losses, as ``[student]`` says.
+    """The whole network on labels and losses, with the settings of ``[student]``.
 
     Attributes:
         segments: T during this stage, and of the teacher, where a later stage trains the head on more; None is the
@@ -230,7 +230,7 @@ class LabelsStage(Strict):
 
 
 class HeadStage(Training):
-    """The temporal head alone, on stored features of the frozen backbone: many windows in little time.
+    """The temporal head alone, on stored features of the frozen backbone: many windows in a short time.
 
     Attributes:
         start: ``new`` begins with random weights, ``trained`` with those of the stage before.

@@ -1,4 +1,4 @@
-"""Who may teach: a network that sees images, wearable sensors with a network each, or an encoder in an ONNX file."""
+"""Kinds of teachers: an image network, wearable sensors with one network each, or an encoder in an ONNX file."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class SensorTeacherConfig(Training):
 
     @property
     def trained_for(self) -> dict[str, Any]:
-        """What the trained weights hold for, setting by setting; how they were trained to them is not asked."""
+        """Settings for which the trained weights are valid, excluding how they were trained."""
         values = self.model_dump(mode="json")
         own = {name: values[name] for name in ("sensors", "points", "scaling", "interval", "ranges")}
         return own | {f"model.{name}": value for name, value in values["model"].items() if name != "similarity"}
@@ -196,7 +196,7 @@ class OnnxTeacherConfig(OfOneModality, Strict):
 
     @property
     def images(self) -> None:
-        """The stage's clips are no input of a network in training."""
+        """Not available: the stage trains no network."""
 
     @property
     def architecture(self) -> dict[str, str]:
@@ -210,7 +210,7 @@ class OnnxTeacherConfig(OfOneModality, Strict):
 
     @property
     def trained_for(self) -> dict[str, Any]:
-        """What its weights hold for: its file says it all."""
+        """Settings for which its weights are valid: its file decides all."""
         return {}
 
     def clip_shape(self, segments: int) -> tuple[int, ...]:
@@ -243,7 +243,7 @@ class OnnxTeacherConfig(OfOneModality, Strict):
 
 
 def _kind(value: Any) -> str:
-    """A teacher sees images unless it says otherwise."""
+    """Default to a teacher that sees images."""
     given = value.get("kind", "images") if isinstance(value, dict) else getattr(value, "kind", "images")
     return str(given)
 

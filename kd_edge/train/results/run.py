@@ -1,4 +1,4 @@
-"""Runs that are finished, and how one goes on after a kill; what lies in their folder is ``kd_edge.rundir``."""
+"""Finished runs, and resuming interrupted ones; for the files in their folder see ``kd_edge.rundir``."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from kd_edge.train.inputs.material import Material
 from kd_edge.train.recipe import Recipe
 
 _LOCK = ".lock"
-"""There while a process trains the run."""
+"""Lock file of the process that trains the run."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Run:
 
     @classmethod
     def latest(cls, root: Path = Path("runs")) -> Run:
-        """The newest complete run directly in a folder; studies keep theirs one level deeper.
+        """The newest complete run directly in a folder; runs of studies are one level deeper.
 
         Raises:
             TrainingError: There is none.
@@ -80,7 +80,7 @@ class Run:
 
 
 def latest_unfinished(root: Path = Path("runs")) -> Path:
-    """The newest run in a folder that was interrupted, for ``--resume`` without a name.
+    """The newest interrupted run in a folder, for ``--resume`` without a name.
 
     Raises:
         TrainingError: There is none.
@@ -107,7 +107,7 @@ def load_recipe(path: Path) -> Recipe:
 
 
 def same_teacher(path: Path, recipe: Recipe, data_fingerprint: str) -> Selection:
-    """Which weights a finished run kept of its teacher, if that is the teacher the recipe would train.
+    """Teacher weights of a finished run, if they are those the recipe would train.
 
     Args:
         path: The finished run.
@@ -130,7 +130,7 @@ def same_teacher(path: Path, recipe: Recipe, data_fingerprint: str) -> Selection
 
 
 def same_dense_stage(path: Path, recipe: Recipe, data_fingerprints: dict[str, str]) -> DenseReport:
-    """What a finished run came to in its dense stage, if that is the stage the recipe would train.
+    """Result of a finished run's dense stage, if it is the one the recipe would train.
 
     Args:
         path: The finished run.
@@ -157,7 +157,7 @@ def same_dense_stage(path: Path, recipe: Recipe, data_fingerprints: dict[str, st
 
 
 def of_same_clips(paths: Sequence[Path], material: Material) -> Path | None:
-    """The first of some finished runs that trained on the very clips that this one trains on.
+    """The first of some finished runs that trained on exactly the same clips.
 
     Two rows of one study may not: what the student or teacher of one lacks, the other's may have.
     """
@@ -173,7 +173,7 @@ def _is_of_same_clips(path: Path, material: Material) -> bool:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a run directory for one process, and clear away half-written files of a killed one.
+    """Lock a run directory for one process, and remove incomplete files of a killed one.
 
     Raises:
         TrainingError: Another process is training this run, or its folder cannot be written.
@@ -196,7 +196,7 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def begun(path: Path, recipe: Recipe) -> Iterator[None]:
-    """Make a new run directory with its recipe and hold it; a run that cannot start leaves nothing behind.
+    """Create and lock a new run directory with its recipe; a run that cannot start leaves nothing behind.
 
     An error before the first epoch has ended takes the recipe away again, so that the corrected command may use the
     folder. A kill or Ctrl-C does not: that run goes on when it is resumed.
@@ -233,7 +233,7 @@ def begun(path: Path, recipe: Recipe) -> Iterator[None]:
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write what a resumed run needs, whole or not at all."""
+    """Write the state for resuming, atomically."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     with replacing(path / STATE, TrainingError) as file:
@@ -241,7 +241,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(path: Path, recipe: Recipe) -> dict[str, Any] | None:
-    """The state of an interrupted run; None when it was interrupted before its first epoch ended.
+    """The state of an interrupted run; None if its first epoch did not end.
 
     Raises:
         TrainingError: The run is complete, its recipe is another one, or the file is damaged.
@@ -271,7 +271,7 @@ def load_state(path: Path, recipe: Recipe) -> dict[str, Any] | None:
 
 
 def selections(state: dict[str, Any] | None) -> dict[str, Selection]:
-    """Which weights the stages kept that an interrupted run had finished."""
+    """Weights of the stages that an interrupted run had finished."""
     reports = {} if state is None else state["report"]
     return {name: _kind_of_report(name)(**kept) for name, kept in reports.items()}
 
@@ -289,7 +289,7 @@ class _Best(BaseModel):
 
 
 class _State(BaseModel):
-    """What the trainer's ``state.pt`` must hold, so that a resumed run does not stumble over it later."""
+    """Schema of the trainer's ``state.pt``, checked before a run is resumed."""
 
     data_fingerprint: str
     recipe_fingerprint: str | None = None  # runs of before kept none
@@ -306,12 +306,12 @@ class _State(BaseModel):
 
 
 def damaged(path: Path, why: str) -> TrainingError:
-    """What a state that cannot be resumed from is refused with."""
+    """The error for a state that cannot be resumed."""
     return TrainingError(f"{path} is damaged ({why})", "the file a run wrote", "remove it to start this run again")
 
 
 def save_weights(path: Path, state_dict: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write weights as safetensors, whole or not at all; ``metadata`` says what the numbers alone do not."""
+    """Write weights as safetensors, atomically, with ``metadata``."""
     data = safetensors_bytes({k: v.detach().cpu().contiguous() for k, v in state_dict.items()}, metadata)
     with replacing(path, TrainingError) as file:
         file.write(data)

@@ -42,13 +42,13 @@ def predict(model: nn.Module, loader: Iterable[Batch], device: torch.device) -> 
 
 
 def accuracy(logits: Float32, labels: Int64) -> float | None:
-    """Of the clips whose logits (N, K) are there; None when there are none."""
+    """Scores of the clips that have logits (N, K); None if there are none."""
     there = ~np.isnan(logits).any(axis=1)
     return metrics.accuracy(logits[there].argmax(1), labels[there]) if there.any() else None
 
 
 def of_present(logits: Float32, truth: Int64, labels: Sequence[str]) -> Scores | None:
-    """Test figures of the clips whose logits (N, K) are there; None when there are none."""
+    """Test scores of the clips that have logits (N, K); None if there are none."""
     there = ~np.isnan(logits).any(axis=1)
     if not there.any():
         return None

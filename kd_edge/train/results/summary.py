@@ -1,4 +1,4 @@
-"""The end of a run: evaluate the trained models once on the test clips and describe what was done."""
+"""End of a run: evaluates the trained models once on the test clips and writes the summary."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def summarise(
     device: torch.device,
     source: SourceNote | None = None,
 ) -> Summary:
-    """Evaluate and describe; the only place where test clips are looked at.
+    """Evaluate and summarise; the only place where test clips are used.
 
     Temperature and unknown threshold are fitted on the validation clips; without any they stay 1 and 0 (nothing is
     unknown) and the summary says so.
@@ -97,7 +97,7 @@ def summarise(
 
 
 def _later_stages(selections: Mapping[str, Selection]) -> dict[str, Any]:
-    """What became of the student's dense and head stages."""
+    """Results of the student's dense and head stages."""
     folds = {name: kept for name, kept in selections.items() if isinstance(kept, FoldReport)}
     return {name: selections[name] for name in ("dense", "head") if name in selections} | {"folds": folds}
 
@@ -105,7 +105,7 @@ def _later_stages(selections: Mapping[str, Selection]) -> dict[str, Any]:
 def _of_its_kind(
     material: Material, teacher: Teacher, tested: Sequence[Sample], device: torch.device
 ) -> dict[str, Any]:
-    """What only some kinds of teacher report, with what they lacked and had seen of it."""
+    """Results that only some kinds of teachers report, with their missing and known inputs."""
     loader = material.evaluation_loader("teacher", tested)
     found = teacher.evaluate(loader, material.dataset.labels, device)
     seen = {"lacking": material.lacking, "seen_in_training": _seen_in_training(material.train, tested)}
@@ -141,7 +141,7 @@ def _semantics(material: Material) -> SemanticsNote | None:
 
 
 def _student_spec(material: Material) -> StudentSpec:
-    """Everything that rebuilds and feeds the student without the trainer."""
+    """Everything needed to rebuild the student and its input without the trainer."""
     recipe, student = material.recipe, material.student
     return StudentSpec(
         model=student.model,

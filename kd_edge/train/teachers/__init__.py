@@ -1,1 +1,1 @@
-"""Who teaches: image networks, and networks of wearable sensors."""
+"""Teachers: image networks, networks of wearable sensors, and encoders in ONNX files."""

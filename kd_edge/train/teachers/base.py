@@ -1,4 +1,4 @@
-"""What a loss sees of a network while it classifies a batch of clips, and what every teacher is."""
+"""What losses observe of a network that classifies a batch of clips, and the interface of teachers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Tap(NamedTuple):
-    """A layer that is looked at.
+    """A layer observed by a loss.
 
     Attributes:
         path: Module path; of a sensor teacher one of its places (``block1`` to ``block5``, ``fc1``, ``fc2``).
@@ -34,7 +34,7 @@ class Tap(NamedTuple):
 
 
 class Observation(NamedTuple):
-    """What one network made of a batch of clips.
+    """Outputs of one network for a batch of clips.
 
     Attributes:
         logits: (B, K).
@@ -64,7 +64,7 @@ class Observation(NamedTuple):
         return self.ablated
 
     def of(self, rows: Tensor) -> Observation:
-        """Of some of the clips, by a (B,) bool mask; segments folded into the batch go with their clip."""
+        """The part of some clips, by a (B,) bool mask; segments folded into the batch follow their clip."""
         taps = {tap: values[_folded(rows, len(values))] for tap, values in self.taps.items()}
         attention = None if self.attention is None else self.attention[rows]
         return Observation(self.logits[rows], taps, self.ablated, None, attention, [m[rows] for m in self.maps])
@@ -82,7 +82,7 @@ Who = Literal["student", "teacher"]
 
 
 class Layer(NamedTuple):
-    """What is known of a tapped layer before training.
+    """Properties of a tapped layer, known before training.
 
     Attributes:
         shape: What it puts out for one frame.
@@ -95,7 +95,7 @@ class Layer(NamedTuple):
 
 @dataclass(frozen=True)
 class Places:
-    """The layers of a network that losses look at where a recipe names none.
+    """Default layers of a network that losses observe.
 
     Attributes:
         stages: The outputs of its four stages, the earliest first.
@@ -113,7 +113,7 @@ class Places:
 
 
 class Teacher(nn.Module, ABC):
-    """One network that teaches, or several that teach together.
+    """One or several networks that teach together.
 
     Its weights are a run's ``teachers/teacher.safetensors``, by these names.
 
@@ -135,7 +135,7 @@ class Teacher(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def build(cls, config: Any, segments: int, classes: int, dataset: Dataset | None) -> Teacher:
-        """Make the networks with the weights they start from.
+        """Create the networks with their initial weights.
 
         Args:
             config: The recipe's ``[teacher]``, of the kind that belongs to this class.
@@ -147,7 +147,7 @@ class Teacher(nn.Module, ABC):
     @property
     @abstractmethod
     def places(self) -> Places:
-        """The layers that losses look at."""
+        """The layers that losses observe."""
 
     @abstractmethod
     def layers(self, shape: Shape) -> list[NamedLayer]:
@@ -155,10 +155,10 @@ class Teacher(nn.Module, ABC):
 
     @abstractmethod
     def observe(self, inputs: Tensor, taps: Collection[Tap], *, ablate: bool = False) -> tuple[Observation, ...]:
-        """What each network makes of a batch; with ``ablate`` also of an input without content."""
+        """Outputs of each network for a batch; with ``ablate`` also for an input without content."""
 
     def learner(self, config: Any, class_vectors: Tensor | None, class_weights: Tensor | None = None) -> LabelLearner:
-        """What trains it: cross-entropy on the labels.
+        """Its training objective: cross-entropy on the labels.
 
         Args:
             config: The recipe's ``[teacher]``.
@@ -171,7 +171,7 @@ class Teacher(nn.Module, ABC):
         return LabelLearner(self, config.label_smoothing, class_weights)
 
     def evaluate(self, loader: Iterable[Batch], labels: Sequence[str], device: torch.device) -> dict[str, Any]:
-        """Figures of a summary that only this kind of teacher has, of a loader's clips.
+        """Summary figures specific to this kind of teacher, over a loader's clips.
 
         Args:
             loader: Clips in order, as the teacher sees them; may be read more than once.
@@ -182,7 +182,7 @@ class Teacher(nn.Module, ABC):
 
 
 class LabelLearner(nn.Module):
-    """A network in training on the labels alone, with nobody to look at.
+    """A network trained on the labels alone, without a teacher.
 
     Args:
         model: The network to train.

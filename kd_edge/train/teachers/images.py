@@ -1,4 +1,4 @@
-"""An image network that is looked at while it classifies clips, as a student or as a teacher."""
+"""An image network observed by losses while it classifies clips, as a student or as a teacher."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def image_network(config: StageConfig, segments: int, classes: int, *, initial_w
 
 
 def frame_feature_size(config: StageConfig) -> int:
-    """Numbers of the backbone's feature of a frame; nothing is computed."""
+    """Feature size of the backbone."""
     with torch.device("meta"):
         return build_backbone(config.model.backbone, in_channels=config.preprocess.input_channels).feature_size
 
 
 def image_places(model: ClipModel) -> Places:
-    """The layers of an image network that losses look at."""
+    """The layers of an image network that losses observe."""
     return Places(
         image_stages(model), five_stages(model), "backbone", semantic_layer(model), partial(check_layer, model)
     )
@@ -73,7 +73,7 @@ def semantic_layer(model: ClipModel) -> str:
 
 @contextmanager
 def tap(model: ClipModel, taps: Collection[Tap]) -> Iterator[dict[Tap, Tensor]]:
-    """Collect what some layers put out in the forward pass inside the block.
+    """Collect the outputs of some layers during the forward pass inside the block.
 
     Segments are averaged at once: the maps of all frames are an order larger, and nobody else keeps a teacher's.
 
@@ -110,7 +110,7 @@ def tap(model: ClipModel, taps: Collection[Tap]) -> Iterator[dict[Tap, Tensor]]:
 
 
 def observe(model: ClipModel, clip: Tensor, taps: Collection[Tap]) -> Observation:
-    """Run a model over clips (B, T, C, S, S) and look at some of its layers."""
+    """Run a model on clips (B, T, C, S, S) and collect the outputs of some of its layers."""
     with tap(model, taps) as seen:
         logits = model(clip)
     return Observation(logits, seen)
@@ -141,6 +141,6 @@ class ImageTeacher(ClipModel, Teacher):
         return list_layers(self, (1, *shape))
 
     def observe(self, inputs: Tensor, taps: Collection[Tap], *, ablate: bool = False) -> tuple[Observation, ...]:
-        """What the network makes of clips (B, T, C, S, S); with ``ablate`` also of one clip of zeros."""
+        """Outputs of the network for clips (B, T, C, S, S); with ``ablate`` also for one clip of zeros."""
         seen = observe(self, inputs, taps)
         return (seen._replace(ablated=self(torch.zeros_like(inputs[:1]))) if ablate else seen,)

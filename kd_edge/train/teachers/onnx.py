@@ -1,4 +1,4 @@
-"""A frozen encoder as teacher: what it made of the frames once is all that anybody sees of it."""
+"""A frozen encoder as teacher, represented by its cached embeddings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EMBEDDING = "embedding"
 
 
 class OnnxTeacher(Teacher):
-    """Embeddings in a teacher's place: it has no weights, and names no class.
+    """Cached embeddings in the place of a teacher: no weights, no class logits.
 
     Its input is what ``train.inputs.embeddings`` kept: (B, T, D) float32, NaN where a clip's segment has none.
 
@@ -39,7 +39,7 @@ class OnnxTeacher(Teacher):
 
     @property
     def places(self) -> Places:
-        """The embedding, whatever a loss looks for."""
+        """The embedding, for every kind of layer."""
         return Places((EMBEDDING,) * 4, (EMBEDDING,) * 5, EMBEDDING, EMBEDDING, self._check_place)
 
     def layers(self, shape: Shape) -> list[NamedLayer]:

@@ -1,4 +1,4 @@
-"""Wearable sensors as teachers: from resampled signals to the observations that a student learns from."""
+"""Wearable sensors as teachers: from resampled signals to observations for the student's losses."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def scale_signals(signals: Tensor, config: SensorTeacherConfig, ranges: Tensor) 
 
 
 def network_inputs(signals: Tensor, config: SensorTeacherConfig, ranges: Tensor) -> tuple[Tensor, Tensor]:
-    """What the networks see of signals, see ``SensorTeacher.encode``.
+    """Network input of signals, see ``SensorTeacher.encode``.
 
     Args:
         signals: (B, m, 3, n) in the sensors' units, all NaN for a sensor that a sample lacks.
@@ -88,7 +88,7 @@ def network_inputs(signals: Tensor, config: SensorTeacherConfig, ranges: Tensor)
 
 
 class SensorTeacher(Teacher):
-    """The networks of m wearable sensors, and the virtual images that they see.
+    """The networks of m wearable sensors and their input, virtual images.
 
     Signals arrive as (B, m, 3, n) float32, resampled onto the clip's time; a sensor that a sample lacks is all NaN.
 
@@ -137,7 +137,7 @@ class SensorTeacher(Teacher):
         return self.look(signals)[0].together
 
     def look(self, signals: Tensor) -> tuple[SensorOutput, Tensor]:
-        """Everything the networks put out, and which sensors are there, (B, m) bool."""
+        """All outputs of the networks, and which sensors are present, (B, m) bool."""
         inputs, present = self.encode(signals)
         return self.networks(inputs, present), present
 
@@ -159,7 +159,7 @@ class SensorTeacher(Teacher):
         return network_inputs(signals, self._config, self.get_buffer("ranges"))
 
     def observe(self, signals: Tensor, taps: Collection[Tap], *, ablate: bool = False) -> tuple[Observation, ...]:
-        """What each sensor's network makes of a batch; with ``ablate`` also of black images."""
+        """Outputs of each sensor's network for a batch; with ``ablate`` also for black images."""
         seen, present = self.look(signals)
         black = self.ablated(signals) if ablate else None
         return tuple(
@@ -196,7 +196,7 @@ class SensorTeacher(Teacher):
     def learner(
         self, config: SensorTeacherConfig, class_vectors: Tensor | None, class_weights: Tensor | None = None
     ) -> SensorLearner:
-        """What trains the networks; without a ``semantic_weight`` class vectors are left out."""
+        """The training objective of the networks; class vectors are used only with a ``semantic_weight``."""
         return SensorLearner(self, class_vectors if config.semantic_weight else None, config, class_weights)
 
     def evaluate(self, loader: Iterable[Batch], labels: Sequence[str], device: torch.device) -> dict[str, Any]:
