@@ -146,7 +146,7 @@ class StepRunner:
         raise _closed()
 
     def prove(self, *, accept: bool) -> None:
-        """Run the golden clip, on the next engine if its logits are not reproduced; without one, warm the engine up.
+        """Run the golden clip, on the next engine if its logits are not reproduced; warm up if there is no clip.
 
         Args:
             accept: Continue with ``degraded`` labels if no engine reproduces the logits.
