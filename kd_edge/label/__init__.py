@@ -1,1 +1,1 @@
-"""Labels for long recordings: cut and named in a page of one's own machine, kept in the folder's manifest."""
+"""Labels for long recordings: cut and named on a local web page, stored in the folder's manifest."""

@@ -1,4 +1,4 @@
-"""What a page may ask to be changed, checked before anything is."""
+"""Edits that the page may request, validated before they are applied."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Add(_Edit):
 
 
 class Change(_Edit):
-    """Another beginning, end, class or description of a piece; None leaves what is there."""
+    """A change of a piece's start, end, class or description; None leaves it unchanged."""
 
     kind: Literal["change"]
     recording: Number
@@ -64,7 +64,7 @@ class Change(_Edit):
 
 
 class Delete(_Edit):
-    """A piece is taken away."""
+    """Deletes a piece."""
 
     kind: Literal["delete"]
     recording: Number
@@ -72,7 +72,7 @@ class Delete(_Edit):
 
 
 class Describe(_Edit):
-    """Who performs in a recording: in all of its pieces, and those to come."""
+    """Sets the subject of a recording, for all its present and future pieces."""
 
     kind: Literal["describe"]
     recording: Number
@@ -80,7 +80,7 @@ class Describe(_Edit):
 
 
 class AddClass(_Edit):
-    """A new class; it is kept where pieces have it."""
+    """Adds a class; it is stored once a piece has it."""
 
     kind: Literal["class"]
     label: ClassName
@@ -90,7 +90,7 @@ Edit = Annotated[Add | Change | Delete | Describe | AddClass, Field(discriminato
 
 
 class EditRequest(_Edit):
-    """An edit of what the page has seen.
+    """An edit of the revision that the page shows.
 
     Attributes:
         revision: Of the labels that the page shows.
@@ -102,6 +102,6 @@ class EditRequest(_Edit):
 
 
 class RevisionRequest(_Edit):
-    """Undo, redo or load anew, as seen by the page."""
+    """Undo, redo or reload, for the revision that the page shows."""
 
     revision: int

@@ -1,4 +1,4 @@
-"""Pictures for the page: one frame of a recording, wherever in it, as a JPEG of stable contrast."""
+"""Pictures for the page: any frame of a recording as a JPEG of constant contrast."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from kd_edge.packages import import_extra
 from kd_edge.types import Image
 
 HEIGHT_PX = 480
-"""Higher pictures are scaled down to this height."""
+"""Taller pictures are scaled down to this height."""
 CACHE_BYTES = 48_000_000
-"""Of decoded frames, of each file that is open."""
+"""Cached decoded frames of each open file."""
 OPEN_FILES = 6
 _SAMPLED = 5
 _PERCENTILES = (0.5, 99.5)
@@ -30,7 +30,7 @@ _LONGEST_S = 10_000_000.0
 
 
 class Contrast(NamedTuple):
-    """Which values are shown as black and as white; those between lie evenly between."""
+    """The values shown as black and as white, with a linear scale in between."""
 
     low: float
     high: float
@@ -51,7 +51,7 @@ class Picture(NamedTuple):
 
 
 class Frames:
-    """Frames of files; the last few files stay open, the last few frames of each decoded.
+    """Frames of files; keeps the last few files open, and the last few decoded frames of each.
 
     Threads may share it: each file is read by one at a time.
     """
@@ -63,7 +63,7 @@ class Frames:
     def picture(
         self, path: Path, media: Media, seconds: float, *, nearest: bool = False, contrast: Contrast | None = None
     ) -> Picture:
-        """The last frame at or before a moment of a file; the first one where it lies before all.
+        """The last frame at or before a time in a file; the first one if the time precedes all.
 
         Args:
             path: The file, or the folder of images.
@@ -78,7 +78,7 @@ class Frames:
         return self._film(path, media).picture(seconds, nearest=nearest, contrast=contrast)
 
     def contrast(self, path: Path, media: Media, length_s: float) -> Contrast:
-        """What a file's values are shown between: all of 8 bit, of 16 bit the percentiles 0.5 and 99.5 of a sample.
+        """Contrast of a file: the full range for 8 bit; for 16 bit, the percentiles 0.5 and 99.5 of a sample.
 
         Args:
             path: The file.
@@ -106,7 +106,7 @@ class Frames:
 
 
 class _Film:
-    """One file, and its frames that were decoded last."""
+    """One file and its last decoded frames."""
 
     def __init__(self, path: Path, media: Media) -> None:
         self._path, self._media = path, media
@@ -200,7 +200,7 @@ class _Film:
 
 
 def _jpeg(image: Image, contrast: Contrast) -> bytes:
-    """A picture of 8 or 16 bit as a JPEG, its values between those of the contrast."""
+    """Encode a picture of 8 or 16 bit as a JPEG with the given contrast."""
     cv2: Any = import_extra("cv2", "cpu")
     if image.dtype != np.uint8 or contrast != (0.0, 255.0):
         scale = 255.0 / max(1e-9, contrast.high - contrast.low)

@@ -1,4 +1,4 @@
-"""The labels of a folder: its manifest in memory, changed piece by piece, undone, and saved at each change."""
+"""The labels of a folder: its manifest in memory, with edits, undo, and saving at each change."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ from kd_edge.label.recordings import (
 from kd_edge.reading import is_file, read_bytes
 
 MOST_UNDONE = 1000
-"""So many changes can be undone."""
+"""Number of changes that can be undone."""
 _DIGITS = 6  # of seconds: stamps are compared to half a millisecond
 
 
 class ConflictError(DataError):
-    """The labels are not those that the page has seen; nothing was changed.
+    """The page shows an outdated revision; nothing was changed.
 
     Attributes:
         by: ``window``, where another one of this server has changed them, or ``disk``, where something else has.
@@ -51,7 +51,7 @@ class ConflictError(DataError):
 
 
 class ChangedFileError(ConflictError):
-    """The file is not as it was read."""
+    """The file has changed since it was read."""
 
     by = "disk"
 
@@ -61,7 +61,7 @@ class RefusedError(DataError):
 
 
 class Track(NamedTuple):
-    """Pictures of a recording, of one modality.
+    """Pictures of a recording in one modality.
 
     Attributes:
         modality: Its name.
@@ -75,7 +75,7 @@ class Track(NamedTuple):
 
 
 class Done(NamedTuple):
-    """What was done.
+    """Result of an edit.
 
     Attributes:
         said: A sentence.
@@ -126,22 +126,22 @@ class Labels:
 
     @property
     def file(self) -> Path:
-        """Where the labels are kept."""
+        """Path of the manifest."""
         return manifest_of(self.root) or self.root / NAMES[0]
 
     @property
     def is_by_names(self) -> bool:
-        """Whether folders and names told what is labelled: nothing was changed yet."""
+        """Whether labels come from folder and file names, because nothing was changed yet."""
         return not self._digest and bool(self._classes)
 
     @property
     def recordings(self) -> Sequence[Recording]:
-        """All of them, in the order of the manifest."""
+        """All recordings, in the order of the manifest."""
         return tuple(self._recordings)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of ``dataset.toml`` in their order, then those of pieces as they were read, then those that came later.
+        """Classes of ``dataset.toml`` in order, then those of existing pieces, then those added later.
 
         One keeps its place as long as the labels are not read anew: keys of the page go by it.
         """
@@ -149,16 +149,16 @@ class Labels:
 
     @property
     def undoable(self) -> str:
-        """What ``undo`` would take back; empty where there is nothing."""
+        """What ``undo`` would undo; empty if there is nothing."""
         return self._done[-1].said if self._done else ""
 
     @property
     def redoable(self) -> str:
-        """What ``redo`` would make again; empty where there is nothing."""
+        """What ``redo`` would redo; empty if there is nothing."""
         return self._undone[-1].said if self._undone else ""
 
     def tracks(self, number: int) -> tuple[Track, ...]:
-        """Where the pictures of a recording lie; signals and skeletons have none."""
+        """Files with pictures of a recording, which excludes signals and skeletons."""
         row = self._recording(number).rows[0]
         return tuple(
             Track(name, self.root / path, self._settings.of(name).offset_s + row.offsets_s.get(name, 0.0))
@@ -167,7 +167,7 @@ class Labels:
         )
 
     def is_seen(self, modality: str, path: Path) -> bool:
-        """Whether a modality is made of pictures; a file that cannot be read is taken for some, so that it is told."""
+        """Whether a modality consists of pictures; an unreadable file counts as pictures, so that it is reported."""
         if modality == SKELETON:
             return False
         header = self._headers.get(path)
@@ -177,7 +177,7 @@ class Labels:
         return header is None or header.size is not None
 
     def header(self, modality: str, path: Path) -> Header:
-        """What a file's header says; it is read once.
+        """Header of a file; read once.
 
         Raises:
             DataError: Absent or damaged.
@@ -190,13 +190,13 @@ class Labels:
         return self._headers[path]
 
     def media(self, modality: str) -> Media:
-        """What reads a modality's files, for looking at."""
+        """Reader of a modality's files, for display."""
         if modality not in self._media:
             self._media[modality] = reader_of(modality, self._settings, HEIGHT_PX)
         return self._media[modality]
 
     def seconds(self, number: int) -> float:
-        """How long a recording is on its clock, by the headers of its pictures; 0 where none tells.
+        """Duration of a recording on its clock, from the headers of its pictures; 0 if unknown.
 
         From the first frame to the last one: that of the longest of its files.
         """
@@ -207,7 +207,7 @@ class Labels:
         return max(ends)
 
     def labelled_s(self, number: int) -> float:
-        """How much of a recording is labelled, s; a piece without an end counts to the recording's."""
+        """Labelled time of a recording in s; a piece without an end counts to the recording's end."""
         total, until = 0.0, 0.0
         for row in (row for row in self._recording(number).pieces if row.label):
             end = self.seconds(number) if row.end_s is None else row.end_s
@@ -216,7 +216,7 @@ class Labels:
         return total
 
     def apply(self, edit: Edit, revision: int) -> Done:
-        """Make a change and save it.
+        """Apply an edit and save.
 
         Raises:
             ConflictError: Something else changed the labels since that revision.
@@ -245,7 +245,7 @@ class Labels:
             return Done(step.said, step.recording)
 
     def undo(self, revision: int) -> Done | None:
-        """Take the last change back and save that; None where there is none.
+        """Undo the last change and save; None if there is none.
 
         Raises:
             ConflictError: As ``apply``.
@@ -261,7 +261,7 @@ class Labels:
             return Done(f"undone: {step.said}", step.recording)
 
     def redo(self, revision: int) -> Done | None:
-        """Make the change again that was undone last; None where there is none.
+        """Redo the change undone last and save; None if there is none.
 
         Raises:
             ConflictError: As ``apply``.
@@ -277,7 +277,7 @@ class Labels:
             return Done(f"done again: {step.said}", step.recording)
 
     def reload(self) -> Done:
-        """Take what is on the disk; changes before it cannot be undone any more.
+        """Reload from disk; earlier changes can no longer be undone.
 
         Raises:
             DataError: It is faulty; what was there before stays.
@@ -371,7 +371,7 @@ class Labels:
             self._classes.append(label)
 
     def _check_class(self, label: str) -> None:
-        """Raise a RefusedError where the reader would not take a class."""
+        """Raise a RefusedError for a class that the reader would refuse."""
         alike = next((known for known in self.classes if known != label and plain(known) == plain(label)), None)
         if alike is not None:
             raise RefusedError(
@@ -390,7 +390,7 @@ class Labels:
             )
 
     def _check(self, number: int, new: Row) -> None:
-        """Raise a RefusedError where the reader would not take a piece."""
+        """Raise a RefusedError for a piece that the reader would refuse."""
         if new.label:
             self._check_class(new.label)
         if new.end_s is not None and new.end_s <= new.start_s:
@@ -419,7 +419,7 @@ class Labels:
             raise RefusedError(f"{said_of(new)} exists already", "a piece once", "mark another")
 
     def _sharing(self, number: int, new: Row) -> Iterator[Row]:
-        """Rows of the same recording, and of others that share a file with it."""
+        """Rows of the recording, and of others that share a file with it."""
         files = set(new.files.values())
         for position, recording in enumerate(self._recordings):
             if position == number or not files.isdisjoint(recording.rows[0].files.values()):
@@ -479,7 +479,7 @@ class Labels:
             )
 
     def _on_disk(self) -> str:
-        """What tells the manifest on the disk from any other; empty where there is none."""
+        """Identifies the version of the manifest on disk; empty if there is none."""
         file = self.file
         if not is_file(file):
             return ""
@@ -489,7 +489,7 @@ class Labels:
             raise DataError(f"{file} cannot be read ({error.strerror})", "a manifest", "correct its rights") from error
 
     def _save(self, number: int, rows: tuple[Row, ...]) -> None:
-        """Write the manifest with other rows of a recording; nothing has changed where that fails."""
+        """Write the manifest with new rows of a recording; nothing changes if that fails."""
         recordings = list(self._recordings)
         recordings[number] = replace(recordings[number], rows=rows)
         every, file = list(as_written(recordings)), self.file

@@ -1,4 +1,4 @@
-"""What is labelled: recordings with their pieces, as rows of the manifest, and how pieces are told of."""
+"""Recordings with their labelled pieces, as rows of the manifest, and descriptions of pieces."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kd_edge.errors import printable
 
 @dataclass(frozen=True)
 class Recording:
-    """Files that were recorded together, and the rows about them.
+    """Files recorded together, and their rows.
 
     Attributes:
         name: Of its first file, without the ending.
@@ -24,22 +24,22 @@ class Recording:
 
     @property
     def pieces(self) -> tuple[Row, ...]:
-        """What is shown as a piece: all rows but those that say no more than that the recording is there."""
+        """The pieces: all rows except those that only list the recording."""
         return tuple(sorted((row for row in self.rows if not is_bare(row)), key=lambda row: row.start_s))
 
     @property
     def subject(self) -> str:
-        """Who performs: the first row's."""
+        """Subject of the first row."""
         return self.rows[0].subject
 
 
 def is_bare(row: Row) -> bool:
-    """Whether a row says no more than that a recording is there."""
+    """Whether a row only lists a recording, without a label."""
     return not row.label and row.start_s == 0.0 and row.end_s is None
 
 
 def recordings_of(table: Table) -> Iterator[Recording]:
-    """Rows of the same files at the same times, together; in the order of their first rows."""
+    """Group rows of the same files at the same offsets, in the order of their first rows."""
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in table.rows:
         key = (frozenset(row.files.items()), frozenset(row.offsets_s.items()), row.view)
@@ -49,7 +49,7 @@ def recordings_of(table: Table) -> Iterator[Recording]:
 
 
 def as_written(recordings: Sequence[Recording]) -> Iterator[Row]:
-    """All rows as they are written: where they stood, new ones behind the others of their recording."""
+    """All rows in the order to be written: old ones in place, new ones after the others of their recording."""
     placed = []
     for recording in recordings:
         last = max(row.line for row in recording.rows)
@@ -58,12 +58,12 @@ def as_written(recordings: Sequence[Recording]) -> Iterator[Row]:
 
 
 def in_time(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """Rows by their beginnings."""
+    """Rows sorted by start."""
     return tuple(sorted(rows, key=lambda row: row.start_s))
 
 
 def overlap(one: Row, other: Row) -> bool:
-    """Whether two pieces have a moment in common."""
+    """Whether two pieces overlap."""
     return (other.end_s is None or one.start_s < other.end_s) and (one.end_s is None or other.start_s < one.end_s)
 
 
@@ -74,13 +74,13 @@ def stem(row: Row) -> str:
 
 
 def said_of(row: Row) -> str:
-    """A piece in words: its label and its ends."""
+    """Description of a piece: its label, start and end."""
     end = "the end" if row.end_s is None else f"{row.end_s:.2f} s"
     return f"{row.label or 'unlabelled'} ({row.start_s:.2f} s to {end})"
 
 
 def difference(old: Row, new: Row) -> str:
-    """What a change of a piece made of it, in words; empty where neither label nor ends are others."""
+    """Description of a change of a piece; empty if label, start and end are unchanged."""
     if old.label != new.label:
         return f" to {new.label}"
     if (old.start_s, old.end_s) != (new.start_s, new.end_s):

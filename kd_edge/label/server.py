@@ -1,4 +1,4 @@
-"""The page's server: on this machine only, for one who has its token, a few routes over ``Labels`` and ``Frames``."""
+"""The page's server: loopback only, protected by a token, with a few routes over ``Labels`` and ``Frames``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HOST = "127.0.0.1"
 MOST_BODY_BYTES = 65_536
 _MOST_DIGITS = 9  # of a recording's number
 LENGTHS_AT_ONCE = 24
-"""So many headers are read for one answer."""
+"""Maximum number of headers read for one response."""
 _PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/app.js": ("app.js", "text/javascript; charset=utf-8"),
@@ -48,7 +48,7 @@ _HEADERS = {
 
 
 def listening(port: int) -> socket.socket:
-    """A socket of this machine's own address; port 0 takes a free one.
+    """A socket on the loopback address; port 0 takes a free port.
 
     Raises:
         ConfigError: It is taken, or not to be had.
@@ -68,7 +68,7 @@ def listening(port: int) -> socket.socket:
 
 
 def serve(app: Starlette, own: socket.socket) -> None:
-    """Answer until Ctrl-C or SIGTERM; requests that run are finished.
+    """Serve until Ctrl-C or SIGTERM; running requests are finished.
 
     Raises:
         KeyboardInterrupt: After all is closed.
@@ -82,7 +82,7 @@ def serve(app: Starlette, own: socket.socket) -> None:
 
 
 def application(labels: Labels, frames: Frames, *, token: str, port: int) -> Starlette:
-    """The page and what it asks for.
+    """The application: the page and its requests.
 
     The page itself is for everybody on this machine and holds nothing; every answer about recordings, and every change,
     needs the token in the header ``X-Token``, which no page of another origin can send. The header ``Host`` must be
@@ -118,7 +118,7 @@ def application(labels: Labels, frames: Frames, *, token: str, port: int) -> Sta
 
 
 class Guard:
-    """Lets only requests of this page in, and says so in one line where it does not.
+    """Admits only requests of this page; others get an error of one line.
 
     Args:
         app: What is guarded.
@@ -148,7 +148,7 @@ class Guard:
             await self._app(scope, receive, headed)
 
     def _refused(self, scope: Scope) -> tuple[int, str]:
-        """Status and sentence of a request that is not let in; an empty sentence where it is."""
+        """Status and message for a refused request; an empty message if it is admitted."""
         headers = dict(scope["headers"])
         if headers.get(b"host", b"").decode("latin-1").lower() not in self._hosts:
             return 403, f"this page is at {min(self._hosts)} only"
@@ -161,17 +161,17 @@ class Guard:
 
 
 class _Routes:
-    """What is answered; all but the bodies of requests in threads, so that a slow disk holds nobody up."""
+    """The routes; they run in threads, except for reading request bodies, so that a slow disk blocks nobody."""
 
     def __init__(self, labels: Labels, frames: Frames) -> None:
         self._labels, self._frames = labels, frames
 
     def state(self, request: Request) -> Response:
-        """Everything but the pieces."""
+        """Everything except the pieces."""
         return _json(self._state())
 
     def lengths(self, request: Request) -> Response:
-        """Lengths of some recordings from ``from`` on, and how much of each is labelled."""
+        """Durations and labelled times of some recordings, starting at ``from``."""
         first, count = int(_number(request, "from", 0.0)), len(self._labels.recordings)
         some = range(first, min(count, first + LENGTHS_AT_ONCE))
         found = {k: {"seconds": self._labels.seconds(k), "labelled_s": self._labels.labelled_s(k)} for k in some}
@@ -214,19 +214,19 @@ class _Routes:
         return Response(shown.jpeg, media_type="image/jpeg", headers=stamps)
 
     async def edit(self, request: Request) -> Response:
-        """Make a change."""
+        """Apply an edit."""
         asked = EditRequest.model_validate_json(await _body(request))
         return await self._changed(lambda: self._labels.apply(asked.edit, asked.revision))
 
     async def undo(self, request: Request) -> Response:
-        """Take the last change back."""
+        """Undo the last change."""
         asked = RevisionRequest.model_validate_json(await _body(request))
         return await self._changed(
             lambda: self._labels.undo(asked.revision) or Done("nothing to undo: these are the labels as they were read")
         )
 
     async def redo(self, request: Request) -> Response:
-        """Make the change again that was undone."""
+        """Redo the change undone last."""
         asked = RevisionRequest.model_validate_json(await _body(request))
         return await self._changed(
             lambda: (
@@ -235,7 +235,7 @@ class _Routes:
         )
 
     async def reload(self, request: Request) -> Response:
-        """Take what is on the disk."""
+        """Reload from disk."""
         await _body(request)
         self._frames.close()
         return await self._changed(self._labels.reload)
@@ -286,11 +286,11 @@ class _Routes:
 
 
 class _AbsentError(RefusedError):
-    """What was asked for is not there."""
+    """The requested item does not exist."""
 
 
 class _TooLongError(RefusedError):
-    """More than a change takes."""
+    """The request is too long."""
 
 
 def _page_file(name: str, kind: str) -> Callable[[Request], Response]:
@@ -301,14 +301,14 @@ def _page_file(name: str, kind: str) -> Callable[[Request], Response]:
 
 
 def _json(values: dict[str, Any]) -> Response:
-    """An answer in ASCII: names of files may hold bytes that are no UTF-8, which JSON escapes."""
+    """A JSON response in ASCII: file names may contain bytes that are not UTF-8, which JSON escapes."""
     from starlette.responses import Response
 
     return Response(json.dumps(values, allow_nan=False), media_type="application/json")
 
 
 async def _body(request: Request) -> bytes:
-    """The request's JSON; a longer one is not read to its end."""
+    """The request's JSON; a body that is too long is not read to its end."""
     content = bytearray()
     async for part in request.stream():
         content += part
@@ -336,7 +336,7 @@ def _piece(row: Row) -> dict[str, Any]:
 
 
 def _told(_: Request, error: Exception) -> Response:
-    """What was wrong, as one sentence; the status says of which kind."""
+    """Response with the error as one sentence, and the status of its kind."""
     from starlette.responses import JSONResponse
 
     kinds = ((ConflictError, 409), (_AbsentError, 404), (_TooLongError, 413), (RefusedError, 400), (DataError, 422))
