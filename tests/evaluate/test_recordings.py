@@ -62,7 +62,7 @@ def test_truths_are_sorted_and_read_from_spreadsheets(tmp_path):
         ("start_s,end_s,label\n-1,1,wave\n", "line 2: from -1 to 1 s"),
         ("start_s,end_s,label\n0,inf,wave\n", "line 2: from 0 to inf s"),
         ("start_s,end_s,label\n0,nan,wave\n", "line 2: from 0 to nan s"),
-        ("start_s,end_s,label\n0,,wave\n", "no numbers"),
+        ("start_s,end_s,label\n0,,wave\n", "not numbers"),
         ("start_s,end_s,label\n0,1\n", "label '', which"),
         ("start_s,end_s,label\n0,1,wavee\n", r"'wavee', which the model does not know \(did you mean 'wave'\?\)"),
     ],
