@@ -325,7 +325,11 @@ def test_a_table_that_makes_its_rows_up_is_refused(tmp_path):
     tables = "CREATE TABLE topics(id, name, type, serialization_format);"
     tables += f"INSERT INTO topics VALUES (1, '/i', '{IMAGE}', 'cdr');"
     for name, messages, found in (
-        ("view", "CREATE VIEW messages AS SELECT 1 AS topic_id, 1 AS timestamp, x'00' AS data", "lacks the tables messages"),
+        (
+            "view",
+            "CREATE VIEW messages AS SELECT 1 AS topic_id, 1 AS timestamp, x'00' AS data",
+            "lacks the tables messages",
+        ),
         (
             "column",
             "CREATE TABLE messages(topic_id, timestamp, data AS (zeroblob(900000000)));"
