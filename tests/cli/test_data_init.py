@@ -124,8 +124,8 @@ def test_few_clips_come_several_times_an_epoch(
     _, text, _ = kd("data", "init", "gestures")
     student = recipes.load("train", str(own.root / "recipe.toml"), Recipe).student
     assert (student.repeat, student.epochs) == (repeat, epochs)
-    assert f"8 clips a step, {said} an epoch" in text
-    assert (f", in which every clip comes {repeat} times" in text) == (repeat > 1)
+    assert f"8 clips per step, {said} per epoch" in text
+    assert (f", which draws every clip {repeat} times" in text) == (repeat > 1)
 
 
 @pytest.mark.parametrize(("fast", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
@@ -169,7 +169,7 @@ def test_a_modality_that_half_of_the_clips_have(kd: Kd, own: Own) -> None:
     code, text, _ = kd("data", "init", "gestures")
     assert code == 0
     assert "rgb exists for 16 of 32 recordings" in text
-    assert "nobody teaches, what could is of too few clips" in text
+    assert "no teacher: too few clips have colour pictures" in text
     code, text, _ = kd("data", "init", "gestures", "--student", "rgb", "--force")
     assert code == 0
     assert "the student sees rgb (rgb)" in text
@@ -449,7 +449,7 @@ FAULTS: dict[Callable[[Own], None], str] = {
     _all_damaged: "no picture of gestures can be read: 4 damaged files",
     _signals_only: "gestures contains only signals (acc)",
     _two_words: "two words that vary: 'kick' and 'anna'",
-    _class_without_pictures: "ir of gestures has no training clip of 'jump' that can be read",
+    _class_without_pictures: "ir of gestures has no readable training clip of 'jump'",
     _faulty_settings: "labls: unknown key (did you mean 'labels'?)",
     _another_type: "dtype of [modality.ir] in dataset.toml is uint16, its 16 files contain uint8",
     _unknown_test_subject: "test_subjects in dataset.toml names 's9'",

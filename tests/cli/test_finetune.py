@@ -77,7 +77,7 @@ def test_a_dry_run_shows_the_report(kd: Kd) -> None:
         (["--from", "bundled"], ["nothing is taken from bundled: its backbone is another one"]),
         (["--from", "bundled", "--resume"], ["--resume with", "--from", "--resume alone"]),
         (["--from", "bundled", "--set", "student.freeze=['layer9']"], ["'layer9', which is not a stage of tiny"]),
-        (["--set", "student.freeze=backbone"], ["freeze is of weights that are given"]),
+        (["--set", "student.freeze=backbone"], ["freeze needs pretrained weights"]),
     ],
 )
 def test_bad_sources_are_one_line_and_leave_nothing(

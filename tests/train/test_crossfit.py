@@ -127,14 +127,14 @@ def test_cross_fitting_changes_the_head_and_not_the_encoder_that_ships(tmp_path:
 def test_features_of_several_encoders_are_not_mixed(reads: str) -> None:
     changed = values()
     changed["student"]["model"]["reads"] = reads
-    with pytest.raises(ValidationError, match="features of several encoders have nothing in common"):
+    with pytest.raises(ValidationError, match="features of several encoders are not comparable"):
         Recipe.model_validate(changed)
 
 
 def test_an_encoder_that_labels_train_is_not_cross_fitted() -> None:
     changed = values()
     changed["stages"] = [changed["stages"][0], {"kind": "labels"}, changed["stages"][1]]
-    with pytest.raises(ValidationError, match="crossfit is for a dense and a head stage"):
+    with pytest.raises(ValidationError, match="crossfit needs a dense and a head stage"):
         Recipe.model_validate(changed)
     with pytest.raises(ValidationError, match="greater than or equal to 2"):
         Recipe.model_validate(values(1))

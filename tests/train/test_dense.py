@@ -188,7 +188,7 @@ def test_what_is_kept_ships_with_the_student_and_what_is_not_does_not(tmp_path: 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"stages": [{"kind": "dense", "targets": [SIGNALS]}]}, "stages are dense: in this order"),
+        ({"stages": [{"kind": "dense", "targets": [SIGNALS]}]}, "stages are dense: use each of"),
         ({"stages": [{"kind": "dense", "targets": []}, {"kind": "labels"}]}, "at least 1 item"),
         ({"stages": [{"kind": "labels"}, {"kind": "dense", "targets": [SIGNALS]}]}, "stages are labels, dense"),
         (
@@ -217,14 +217,17 @@ def test_numbers_that_are_not_there_cannot_be_read() -> None:
     for changes in ({"stages": [{"kind": "labels"}]}, {"stages": dense_values(keep=False)["stages"]}):
         values = dense_values() | changes
         values["student"]["model"] = values["student"]["model"] | {"reads": "targets"}
-        with pytest.raises(ValidationError, match="'targets' is for what a dense stage regresses"):
+        with pytest.raises(ValidationError, match="'targets' needs a dense stage that keeps its targets"):
             Recipe.model_validate(values)
 
 
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ({"kind": "joints"}, "a mirrored skeleton has its sides changed: set student.augment.flip = false"),
+        (
+            {"kind": "joints"},
+            "a mirrored skeleton has its left and right sides swapped: set student.augment.flip = false",
+        ),
         (SIGNALS, "signals of worn sensors are not mirrored"),
         ({"kind": "pixels"}, "components of the picture are not mirrored"),
     ],

@@ -146,11 +146,11 @@ def test_a_student_without_its_teacher_keeps_its_dense_loss() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"losses": [SIDE, SIDE]}, "name loss 'dense' once"),
+        ({"losses": [SIDE, SIDE]}, "loss 'dense' occurs twice: name it once"),
         ({"losses": [SIDE | {"targets": []}]}, "at least 1 item"),
-        ({"losses": [SIDE | {"targets": [{"kind": "features"}]}]}, "'features' are of a teacher that sees images"),
+        ({"losses": [SIDE | {"targets": [{"kind": "features"}]}]}, "'features' need a teacher that sees images"),
         ({"losses": [SIDE | {"weight": 0}]}, "greater than 0"),
-        ({"losses": [SIDE | {"warmup_epochs": 9}]}, "loss 'dense' warms up for longer"),
+        ({"losses": [SIDE | {"warmup_epochs": 9}]}, "loss 'dense' warms up longer"),
         ({"losses": [SIDE | {"student_layers": ["backbone"]}]}, "Extra inputs"),
     ],
 )
@@ -162,5 +162,5 @@ def test_recipes_that_cannot_be(changes: dict[str, Any], message: str) -> None:
 def test_a_mirrored_skeleton_beside_the_labels_is_refused() -> None:
     values = side_values(losses=[SIDE | {"targets": [{"kind": "joints"}]}])
     values["student"]["augment"] = {"flip": True}
-    with pytest.raises(ValidationError, match="a mirrored skeleton has its sides changed"):
+    with pytest.raises(ValidationError, match="a mirrored skeleton has its left and right sides swapped"):
         Recipe.model_validate(values)

@@ -183,7 +183,7 @@ def test_the_backbone_stays_and_a_trained_head_goes_on(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"stages": []}, "at least 1 item"),
-        ({"stages": [{"kind": "head"}]}, "stages are head: in this order"),
+        ({"stages": [{"kind": "head"}]}, "stages are head: use each of"),
         ({"stages": [{"kind": "labels"}, {"kind": "labels"}]}, "stages are labels, labels"),
         ({"stages": [{"kind": "labels", "segments": 4}]}, "trained on more in a head stage"),
         ({"stages": [{"kind": "labels", "segments": 7}, {"kind": "head"}]}, "trained on more in a head stage"),

@@ -210,14 +210,17 @@ def test_a_dry_run_with_an_encoder(encoder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"losses": [{"kind": "dkd"}]}, "loss 'dkd' compares logits, and an encoder names no class"),
+        ({"losses": [{"kind": "dkd"}]}, "loss 'dkd' compares logits, but an encoder has no classes"),
         ({"losses": [], "stages": [{"kind": "labels"}]}, "a teacher without losses teaches nothing"),
-        ({"teacher": None, "losses": []}, "'features' are of a teacher that sees images"),
+        ({"teacher": None, "losses": []}, "'features' need a teacher that sees images"),
         (
             {"teacher": {"kind": "sensors", "sensors": ["accelerometer"], "semantic_weight": 0}, "losses": []},
-            "what sensors measure are targets of kind 'signals'",
+            "sensors use targets of kind 'signals'",
         ),
-        ({"stages": [{"kind": "dense", "targets": [FEATURES, FEATURES]}, {"kind": "labels"}]}, "name 'features' once"),
+        (
+            {"stages": [{"kind": "dense", "targets": [FEATURES, FEATURES]}, {"kind": "labels"}]},
+            "'features' occurs twice",
+        ),
     ],
 )
 def test_recipes_that_cannot_be(encoder: Path, changes: dict[str, Any], message: str) -> None:

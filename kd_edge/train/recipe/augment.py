@@ -12,8 +12,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Augment(BaseModel):
     """Random changes of a training clip.
 
-    Where a student learns from a teacher, both see the student's crop and flip, and each has its own changes of
-    intensity. Those are alike in all frames of a clip, noise excepted.
+    A student and its teacher share the student's crop and flip; each has its own changes of intensity. These are the
+    same in all frames of a clip, except noise.
 
     Attributes:
         crop: ``random`` draws a square of any size in ``crop_scale`` and any place in ``shift``; ``multi_scale`` is
@@ -21,26 +21,25 @@ class Augment(BaseModel):
             13 places.
         crop_scale: Range of the square crop's side, as a share of the frame's shorter side; of a person region's side,
             where it may be above 1.
-        shift: Furthest offset of the crop's centre, as a share of the room it has in the frame, which it stays inside;
-            in a person region as a share of the region's side.
-        rotation_degrees: The crop is turned by up to this angle either way; what lies outside the frame is raw 0.
-        quarter_turns: The crop is also turned by 0, 90, 180 or 270 degrees, each as often: for a camera that looks
-            straight down, where no way is up.
+        shift: Largest offset of the crop's centre, as a share of the offset that keeps the crop inside the frame; in a
+            person region, as a share of the region's side.
+        rotation_degrees: The crop is rotated by up to this angle either way; pixels outside the frame are raw 0.
+        quarter_turns: The crop is also rotated by 0, 90, 180 or 270 degrees with equal probability: for a camera that
+            looks straight down, in whose pictures no direction is up.
         aspect: A person region's crop becomes up to this share taller or wider than square.
         erase: Share of clips of which one rectangle, of 2 to 20 % of the network's input, is black in all frames.
-        flip: Mirror half of the clips; refused where the data set does not allow it.
+        flip: Mirror half of the clips; an error if the data set does not allow it.
         gain: The intensity window's width changes by up to this share.
         offset: The intensity window moves by up to this share of its width.
         vignetting: The corner furthest from the (slightly moved) centre darkens by up to this share.
         blur: Standard deviation of a Gaussian blur, up to this many pixels of the network's input.
-        brightness: Intensities are multiplied by a factor that differs from 1 by up to this.
-        contrast: Distances from the clip's mean grey are multiplied by a factor that differs from 1 by up to this.
-        saturation: Distances of three-channel clips' colours from their grey are multiplied by a factor that differs
-            from 1 by up to this.
+        brightness: Intensities are multiplied by a factor that differs from 1 by up to this value.
+        contrast: Differences from the clip's mean grey are multiplied by such a factor.
+        saturation: Differences of three-channel clips' colours from their grey are multiplied by such a factor.
         colour: Three-channel clips get their channels shuffled and mixed with the mean by a random share up to this;
-            clothing and walls must not identify a clip.
-        pattern_noise: Standard deviation of one Gaussian noise image that all frames of a clip share, on the network's
-            input, as of an infrared sensor between two shutter corrections.
+            so that clothing and walls do not identify a clip.
+        pattern_noise: Standard deviation of one Gaussian noise image added to the network's input in all frames of a
+            clip, like the fixed pattern of an infrared sensor between two shutter corrections.
         noise: Standard deviation of Gaussian noise on the network's input, new in every frame.
     """
 
@@ -72,20 +71,20 @@ class Augment(BaseModel):
 
     @property
     def changes_planes(self) -> bool:
-        """Whether a clip has to be changed before it is normalised."""
+        """Whether any change applies before a clip is normalised."""
         return any((self.vignetting, self.blur, self.brightness, self.contrast, self.saturation, self.erase))
 
 
 class SignalJitter(BaseModel):
-    """Random changes of a training clip's signals, the same for all its sensors but for gain, rotation and noise.
+    """Random changes of a training clip's signals: shift and stretch are shared by all sensors, the others are not.
 
     Attributes:
-        shift: The span of time that is looked at moves by up to this share of the clip's length, either way; what lies
-            beyond a signal's ends is its last value.
-        stretch: Its length changes by up to this share.
-        gain: Values are multiplied by a factor that differs from 1 by up to this, a sensor at a time.
-        rotation_degrees: The axes turn about a random direction by up to this angle, as of a sensor worn differently;
-            each sensor by itself, as sensors worn at different places do.
+        shift: The time span in use moves by up to this share of the clip's length, either way; beyond its ends a
+            signal keeps its last value.
+        stretch: The length of the time span changes by up to this share.
+        gain: Values are multiplied by a factor that differs from 1 by up to this value.
+        rotation_degrees: The axes are rotated about a random direction by up to this angle, as if the sensor were worn
+            differently.
         noise: Standard deviation of Gaussian noise, as a share of the sensor's range.
     """
 

@@ -18,11 +18,11 @@ SHUFFLED = ("images", "sensors")
 """Kinds of teachers that can be shown another clip than the student."""
 
 _MIRRORED: dict[type, str] = {
-    JointTargets: "a mirrored skeleton has its sides changed",
+    JointTargets: "a mirrored skeleton has its left and right sides swapped",
     SignalTargets: "signals of worn sensors are not mirrored with the picture",
     PixelTargets: "components of the picture are not mirrored with it",
 }
-"""Dense targets that a mirrored picture would contradict, and why."""
+"""Dense targets that do not fit a mirrored picture, and the reason."""
 
 
 def contradictions(recipe: Settings) -> Iterator[str]:
@@ -37,26 +37,26 @@ def _of_losses(recipe: Settings) -> Iterator[str]:
     if teacher is None and recipe.teacher_losses:
         yield "losses need a teacher: add [teacher], or set losses = []"
     if recipe.teacher_shuffle is not None and (teacher is None or teacher.kind not in SHUFFLED):
-        yield f"teacher_shuffle is for a teacher of kind {' or '.join(SHUFFLED)}: leave it out"
+        yield f"teacher_shuffle is for a teacher of kind {' or '.join(SHUFFLED)}: remove it"
     elif recipe.teacher_shuffle is not None and (recipe.feature_targets or not recipe.teacher_losses):
         yield (
-            "teacher_shuffle is of losses that compare the student with its teacher, dense targets 'features' have a "
-            "shuffle of their own: add such [[losses]] and take 'features' out of the targets, or leave it out"
+            "teacher_shuffle applies to losses that compare the student with its teacher; dense targets 'features' "
+            "have a shuffle of their own: add such [[losses]] and remove 'features' from the targets, or remove it"
         )
     if teacher is not None and not recipe.teacher_losses and not recipe.feature_targets:
         yield (
-            "a teacher without losses teaches nothing: add [[losses]], or a dense stage whose targets have "
+            "a teacher without losses teaches nothing: add [[losses]], or a dense stage whose targets include "
             "'features', or remove [teacher]"
         )
     asking = [loss.kind for loss in recipe.teacher_losses if loss.needs_answers]
     if isinstance(teacher, OnnxTeacherConfig) and asking:
         yield (
-            f"loss '{asking[0]}' compares logits, and an encoder names no class: write losses = [] above the first "
-            "table, or take losses on features (contrastive, rkd, cc, sp, semantic)"
+            f"loss '{asking[0]}' compares logits, but an encoder has no classes: write losses = [] above the first "
+            "table, or use losses on features (contrastive, rkd, cc, sp, semantic)"
         )
     slow = [loss.kind for loss in recipe.losses if loss.warmup_epochs > student.epochs]
     if slow:
-        yield f"loss '{slow[0]}' warms up for longer than student.epochs: lower its warmup_epochs"
+        yield f"loss '{slow[0]}' warms up longer than student.epochs: lower its warmup_epochs"
     if recipe.cache_every > 1 and any(stage.has_motion for stage in recipe.networks.values()):
         yield "cache_every drops the frames that motion stacks need: set it to 1"
     if recipe.compares_clips and student.batch_size < 2:
@@ -78,31 +78,28 @@ def _of_stages(recipe: Settings) -> Iterator[str]:
         ["dense", "labels", "head"],
     ):
         yield (
-            f"stages are {', '.join(kinds)}: in this order, each once, they are dense, labels and head, of which "
-            "labels or dense comes before head"
+            f"stages are {', '.join(kinds)}: use each of dense, labels and head at most once, in this order, with "
+            "labels or dense before head, and labels or head last"
         )
     model, labels, head = recipe.student.model, recipe.labels_stage, recipe.head_stage
     if kinds != ["labels"] and model.has_shifts:
         yield f"dense and head stages need features of single frames; temporal '{model.temporal}' mixes segments"
     if "dense" in kinds and recipe.student.freeze == "backbone":
-        yield "a dense stage trains the backbone alone, and student.freeze = 'backbone' leaves nothing: freeze stages"
+        yield "a dense stage trains only the backbone, and student.freeze = 'backbone' freezes it: freeze single stages"
     if labels is None and recipe.losses:
-        yield "losses are of the labels stage, which the stages leave out"
+        yield "losses apply to the labels stage, which is missing: add it, or set losses = []"
     of_its_own = labels is not None and labels.segments is not None
     if of_its_own and (head is None or model.temporal == "trn" or recipe.first_segments > recipe.segments):
         yield (
-            "segments of a labels stage is for a student whose head takes any number of them and is trained on more "
-            "in a head stage"
+            "segments of a labels stage is for a student whose temporal head takes any number of them and is trained "
+            "on more in a head stage"
         )
     if model.reads == "targets" and not recipe.keeps_targets:
-        yield (
-            "student.model.reads = 'targets' is for what a dense stage regresses: add one that keeps it, or leave "
-            "reads out"
-        )
+        yield "student.model.reads = 'targets' needs a dense stage that keeps its targets: add one, or remove reads"
     if head is not None and head.crossfit is not None and (kinds != ["dense", "head"] or model.reads != "targets"):
         yield (
-            "crossfit is for a dense and a head stage with student.model.reads = 'targets': features of several "
-            "encoders have nothing in common, what they regress has"
+            "crossfit needs a dense and a head stage with student.model.reads = 'targets': the features of several "
+            "encoders are not comparable, the targets they regress are"
         )
 
 
@@ -113,16 +110,16 @@ def _of_dense_targets(recipe: Settings) -> Iterator[str]:
         yield f"{mirrored[0]}: set student.augment.flip = false"
     for table in (recipe.dense_stage, recipe.dense_loss):
         if table is not None and sum(isinstance(target, FeatureTargets) for target in table.targets) > 1:
-            yield "there is one teacher: name 'features' once in the targets"
+            yield "'features' occurs twice in the targets, but there is only one teacher: name it once"
     if sum(isinstance(loss, DenseLoss) for loss in recipe.losses) > 1:
-        yield "name loss 'dense' once, with all its targets"
+        yield "loss 'dense' occurs twice: name it once, with all its targets"
     if not recipe.feature_targets:
         return
     if isinstance(teacher, TeacherConfig) and teacher.model.has_shifts:
         mixing = teacher.model.temporal
-        yield f"dense targets 'features' are of single frames; teacher temporal '{mixing}' mixes segments"
+        yield f"dense targets 'features' need features of single frames; teacher temporal '{mixing}' mixes segments"
     if not isinstance(teacher, TeacherConfig | OnnxTeacherConfig):
         yield (
-            "dense targets 'features' are of a teacher that sees images: add [teacher], of kind images or onnx; "
-            "what sensors measure are targets of kind 'signals'"
+            "dense targets 'features' need a teacher that sees images: add [teacher] of kind images or onnx; for "
+            "sensors use targets of kind 'signals'"
         )

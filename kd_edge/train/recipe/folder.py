@@ -31,8 +31,8 @@ class Folder:
 
     Attributes:
         dataset: Its recordings, with the proposed settings.
-        found: What a look at them said.
-        proposal: The recipe.
+        found: The survey of the recordings.
+        proposal: The proposed recipe.
         makes_background: Whether ``dataset.toml`` is proposed: the gaps of long recordings become a class.
     """
 
@@ -54,14 +54,14 @@ def look_at(
 
     Args:
         root: The folder.
-        student: Modality of the student; None chooses.
-        pattern: What files' names tell, in the place of the one in ``dataset.toml``.
-        as_it_is: As a training sees it while nothing is written: lists of other tools are refused, and gaps of long
-            recordings are no class unless ``dataset.toml`` says so.
-        progress: Called with (files looked at, files in all).
+        student: Modality of the student; None chooses one.
+        pattern: Pattern of the file names; replaces the one in ``dataset.toml``.
+        as_it_is: Use the folder as training would use it without files written by ``write``: lists of other tools are
+            refused, and gaps of long recordings become a class only if ``dataset.toml`` says so.
+        progress: Called with (files surveyed, total files).
 
     Raises:
-        DataError: Nothing there that could be trained on, or the manifest has faults.
+        DataError: The folder has nothing to train on, or its manifest is faulty.
         ConfigError: ``dataset.toml``, the pattern or the student's modality is wrong.
     """
     if not root.is_dir():
@@ -70,7 +70,7 @@ def look_at(
     if pattern is not None:
         if listed := manifest_of(root) or foreign(root):
             raise ConfigError(
-                f"--pattern with {listed}, which says what files are", "a folder without a list", "leave --pattern out"
+                f"--pattern with {listed}, which already lists the files", "a folder without a list", "remove --pattern"
             )
         settings = settings.model_copy(update={"pattern": pattern})
     source, table = _described(root, imports=not as_it_is)
@@ -95,7 +95,7 @@ def check_free(root: Path, *, force: bool) -> None:
             f"{recipe} exists already", "a folder without a recipe", "--force overwrites it, --dry-run only reports"
         )
     if root.is_dir():
-        check_writable(recipe, DataError, option="folder, or train without: kd-edge train --data DIR proposes, too")
+        check_writable(recipe, DataError, option="folder, or train directly: kd-edge train --data DIR needs no recipe")
 
 
 def write(folder: Folder, *, without_damaged: bool = False) -> tuple[Path, ...]:
@@ -122,9 +122,11 @@ def write(folder: Folder, *, without_damaged: bool = False) -> tuple[Path, ...]:
         writers[root / NAMES[0]] = partial(write_manifest, rows, root / NAMES[0])
     elif without_damaged and folder.found.damaged:
         raise ConfigError(
-            f"{manifest_of(root)} names damaged files", "them to be taken out by hand", "leave out --without-damaged"
+            f"{manifest_of(root)} names damaged files",
+            "no existing manifest with --without-damaged, which does not change it",
+            "remove the damaged files from the manifest by hand, and --without-damaged",
         )
-    writers[root / NAME] = partial(_write_text, root / NAME, folder.proposal.text)  # the only one that may be there
+    writers[root / NAME] = partial(_write_text, root / NAME, folder.proposal.text)  # the only one that may exist
     done: list[Path] = []
     try:
         for path, writer in writers.items():

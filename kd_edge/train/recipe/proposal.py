@@ -68,16 +68,16 @@ class _Length(NamedTuple):
 
 
 def propose(dataset: Files, found: Survey, student: str | None = None) -> Proposal:
-    """A recipe that trains on a folder of recordings.
+    """Propose a recipe that trains on a folder of recordings.
 
     Args:
-        dataset: The folder, opened; a handful of pictures are read.
-        found: What ``survey`` found in it.
-        student: Modality of the student; None chooses.
+        dataset: The folder; a few of its pictures are read.
+        found: The result of ``survey``.
+        student: Modality of the student; None chooses one.
 
     Raises:
-        ConfigError: No such modality, or one that is no picture.
-        DataError: A class has no training clip with pictures that the student could see.
+        ConfigError: There is no such modality, or it has no pictures.
+        DataError: A class has no training clip with pictures of the student's modality.
     """
     own = _student(dataset, found, student)
     teacher = _teacher(dataset, found, own)
@@ -103,7 +103,7 @@ def propose(dataset: Files, found: Survey, student: str | None = None) -> Propos
         "why_windows": why,
         "window": f"{window:g}",
         "precision": "bf16-mixed" if has_bfloat16() else "32-true",
-        "losses": "" if teacher is not None else "losses = []    # nobody teaches\n",
+        "losses": "" if teacher is not None else "losses = []    # no teacher\n",
     }
     text = _HEAD.format(**values) + "".join(stages)
     recipe = recipes.from_text(text, Recipe, "proposed recipe")
@@ -111,8 +111,8 @@ def propose(dataset: Files, found: Survey, student: str | None = None) -> Propos
         *_reasons(found, own, teacher),
         why,
         *(["rare classes count as much as frequent ones"] if rare else []),
-        f"{epochs} epochs, {batch} clips a step, {steps} {'step' if steps == 1 else 'steps'} an epoch"
-        + (f", in which every clip comes {repeat} times" if repeat > 1 else ""),
+        f"{epochs} epochs, {batch} clips per step, {steps} {'step' if steps == 1 else 'steps'} per epoch"
+        + (f", which draws every clip {repeat} times" if repeat > 1 else ""),
     )
     return Proposal(text, recipe, reasons)
 
@@ -121,9 +121,9 @@ def _student(dataset: Files, found: Survey, wanted: str | None) -> ModalitySurve
     own = _chosen(dataset, found, wanted)
     if lacking := _lacking(dataset, found, own.name):
         raise DataError(
-            f"{own.name} of {dataset.root} has no training clip of {listed(lacking)} that can be read",
+            f"{own.name} of {dataset.root} has no readable training clip of {listed(lacking)}",
             "at least one of every class",
-            "add some, or choose other pictures with --student",
+            "add clips, or choose another modality with --student",
         )
     return own
 
@@ -139,7 +139,7 @@ def _chosen(dataset: Files, found: Survey, wanted: str | None) -> ModalitySurvey
                 "correct --student",
             )
         return found.modality(wanted)
-    seen = [m for m in readable if m.name != DRAWN] or readable  # no camera sees what is drawn of skeletons
+    seen = [m for m in readable if m.name != DRAWN] or readable  # no camera delivers drawn skeletons
     most = max(m.clips for m in seen)
     enough = [m for m in seen if 2 * m.clips >= most]
     enough = [m for m in enough if not _lacking(dataset, found, m.name)] or enough
@@ -147,7 +147,7 @@ def _chosen(dataset: Files, found: Survey, wanted: str | None) -> ModalitySurvey
 
 
 def _lacking(dataset: Files, found: Survey, *modalities: str) -> list[str]:
-    """Classes without a training clip that has all of the modalities, as far as is known of damage."""
+    """Return the classes without a training clip that has all of the modalities, leaving out known damaged files."""
     damaged = found.damaged.keys()
     files = {row.id: {m: printable(str(path)) for m, path in row.files.items()} for row in dataset.rows}
     usable = (
@@ -160,7 +160,7 @@ def _lacking(dataset: Files, found: Survey, *modalities: str) -> list[str]:
 
 
 def _teacher(dataset: Files, found: Survey, student: ModalitySurvey) -> ModalitySurvey | None:
-    """Colour pictures, or drawn skeletons, of nearly all of the student's clips; only the latter teach colour."""
+    """Choose colour pictures or drawn skeletons that most of the student's clips have; only the latter teach colour."""
     readable = (m for m in found.pictures if len(m.damaged) < m.opened and m.name != student.name)
     others = [m for m in readable if m.band == "rgb" and (student.band != "rgb" or m.name == DRAWN)]
     paired = [m for m in others if found.paired[student.name][m.name] >= PAIRED_SHARE * student.clips]
@@ -169,7 +169,7 @@ def _teacher(dataset: Files, found: Survey, student: ModalitySurvey) -> Modality
 
 
 def _window(student: ModalitySurvey) -> float:
-    """Length of the live window, s."""
+    """Return the length of the live window in s."""
     median = student.seconds.median
     return WINDOW_S if median > LONGEST_WINDOW_S else max(SHORTEST_WINDOW_S, round(median, 2))
 
@@ -178,16 +178,16 @@ def _windows(student: ModalitySurvey, window: float) -> tuple[str, str]:
     """Placement of training windows, and why."""
     if student.seconds.median > LONGEST_WINDOW_S:
         return "random", f"windows of {window:g} s inside clips of {student.seconds.median:.1f} s"
-    return "stream", f"windows of {window:g} s, the median clip, that begin in the action before, as a camera sees it"
+    return "stream", f"windows of {window:g} s, the median clip, that begin in the previous action, as in a live stream"
 
 
 def _sides(found: Survey) -> str:
-    said = []
+    parts = []
     for side in ("train", "validation", "test"):
-        its = found.sides[side]
-        who = ", ".join(its.subjects[:4]) + (" ..." if len(its.subjects) > 4 else "")
-        said.append(f"{side} {its.clips}{f' ({who})' if who else ''}")
-    return printable("; ".join(said))
+        content = found.sides[side]
+        subjects = ", ".join(content.subjects[:4]) + (" ..." if len(content.subjects) > 4 else "")
+        parts.append(f"{side} {content.clips}{f' ({subjects})' if subjects else ''}")
+    return printable("; ".join(parts))
 
 
 def _reasons(found: Survey, student: ModalitySurvey, teacher: ModalitySurvey | None) -> list[str]:
@@ -197,7 +197,7 @@ def _reasons(found: Survey, student: ModalitySurvey, teacher: ModalitySurvey | N
             f"{teacher.name} teaches: {found.paired[student.name][teacher.name]} of {student.clips} clips have it"
         )
     else:
-        reasons.append("nobody teaches" + (", what could is of too few clips" if _has_colour(found, student) else ""))
+        reasons.append("no teacher" + (": too few clips have colour pictures" if _has_colour(found, student) else ""))
     if student.clips < found.clips:
         reasons.append(f"{found.clips - student.clips} clips without {student.name} are not used")
     return reasons
@@ -208,14 +208,14 @@ def _has_colour(found: Survey, student: ModalitySurvey) -> bool:
 
 
 def _is_imbalanced(dataset: Files, found: Survey, student: ModalitySurvey) -> bool:
-    """Whether the most frequent class has many times the training clips of the rarest."""
+    """Whether the most frequent class has many times as many training clips as the rarest."""
     having = {row.id for row in dataset.rows if student.name in row.files}
     clips = Counter(s.label for s in dataset.split(found.split).train if s.id in having)
     return max(clips.values()) > IMBALANCE * min(clips.values())
 
 
 def _stage(stage: str, dataset: Files, modality: ModalitySurvey, length: _Length, rare: bool) -> str:
-    """The tables of a stage."""
+    """Return the TOML tables of a stage."""
     channels = dataset.settings.of(modality.name).channels(modality.name)
     pictures = some_pictures(dataset, modality.name, modality.seconds.median)
     window, low, high = _intensities(modality, pictures)
@@ -230,7 +230,7 @@ def _stage(stage: str, dataset: Files, modality: ModalitySurvey, length: _Length
         modality=modality.name,
         epochs=length.epochs,
         batch=length.batch,
-        repeat=f"repeat = {length.repeat}    # so often an epoch draws every clip\n" if length.repeat > 1 else "",
+        repeat=f"repeat = {length.repeat}    # how often an epoch draws every clip\n" if length.repeat > 1 else "",
         weights='class_weights = "balanced"    # rare classes count as much as frequent ones\n' if rare else "",
         channels=channels,
         pixels=pixels,
@@ -245,14 +245,14 @@ def _stage(stage: str, dataset: Files, modality: ModalitySurvey, length: _Length
 
 
 def _intensities(modality: ModalitySurvey, pictures: Sequence[npt.NDArray[Any]]) -> tuple[str, float, float]:
-    """Intensity window as TOML, and about its limits: fixed distances, else the frame's own percentiles."""
+    """Return the intensity window as TOML and its approximate limits: fixed distances for depth, else percentiles."""
     values = np.concatenate([p[:: max(1, p.shape[0] // 64), :: max(1, p.shape[1] // 64)].ravel() for p in pictures])
     seen = values[values > 0] if modality.band == "depth" and values.any() else values
     low, high = (float(limit) for limit in np.percentile(seen, (1, 99)))
     if modality.name == DRAWN:
         return '{ kind = "fixed", low = 0.0, high = 255.0 }', 0.0, 255.0
     if modality.band == "depth":
-        margin = max(DEPTH_MARGIN, (high - low) / 2)  # an arm reaches further than the sampled pictures show
+        margin = max(DEPTH_MARGIN, (high - low) / 2)  # arms may reach further than in the sampled pictures
         low, high = 10.0 * math.floor(max(0.0, low - margin) / 10), 10.0 * math.ceil((high + margin) / 10)
         return f'{{ kind = "fixed", low = {low}, high = {high} }}', low, high
     span = ""
@@ -264,21 +264,21 @@ def _intensities(modality: ModalitySurvey, pictures: Sequence[npt.NDArray[Any]])
 def _why_flip(dataset: Files) -> str:
     mirror = dataset.settings.mirror
     if mirror is None:
-        return "nobody knows which classes change: mirror in dataset.toml"
-    return f"{len(mirror)} pairs of classes change places" if mirror else "no class changes in a mirror"
+        return "dataset.toml has no mirror, which names the classes that mirroring swaps"
+    return f"{len(mirror)} pairs of classes are swapped" if mirror else "mirroring changes no class"
 
 
 _HEAD = """\
-# Proposed by kd-edge data init for the recordings in this folder; yours to edit.
+# Proposed by kd-edge data init for the recordings in this folder; edit as needed.
 #   kd-edge data check DIR/recipe.toml --data DIR       reads every file and says whether training can start
-#   kd-edge train --data DIR --set student.epochs=40    changes a value for once
+#   kd-edge train --data DIR --set student.epochs=40    overrides a value for one run
 name = "{name}"
 split = "{split}"    # {sides}
 segments = {segments}
 windows = "{windows}"    # {why_windows}
 clip_seconds = {window}    # length of the live window
-precision = "{precision}"    # the faster one on this machine
-threads = 1    # the same weights every time; more may be faster
+precision = "{precision}"    # the faster choice on this machine
+threads = 1    # reproducible weights; more threads may be faster
 {losses}
 [data]
 kind = "files"
@@ -317,7 +317,7 @@ gain = 0.2
 offset = 0.1
 """
 _HOLES = """\
-holes = "left_out"    # where the camera measured nothing, 0 is no distance
+holes = "left_out"    # 0 means no measurement, not a distance
 """
 _LOSSES = """
 [[losses]]

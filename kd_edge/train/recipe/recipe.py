@@ -16,14 +16,14 @@ from kd_edge.train.recipe.teacher_stages import OnnxTeacherConfig
 
 
 class Recipe(Settings):
-    """One training run: :class:`Settings`, whose attributes it explains, without a contradiction among them."""
+    """One training run: :class:`Settings`, which documents the attributes, checked for contradictions."""
 
     @model_validator(mode="before")
     @classmethod
     def _alone(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("teacher", ...) is None:
             losses = values.get("losses", ())
-            if isinstance(losses, list | tuple):  # what is no list is told by its own check
+            if isinstance(losses, list | tuple):  # validation rejects other types
                 losses = tuple(loss for loss in losses if _kind_of(loss) == "dense")
             return values | {"losses": losses, "teacher_shuffle": None}
         return values
@@ -50,16 +50,16 @@ class Recipe(Settings):
         return _hash(self._deciding())
 
     def teacher_fingerprint(self) -> str:
-        """SHA-256 (hex) of everything that decides the teacher's weights: equal ones need training only once."""
+        """SHA-256 (hex) of every setting that affects the teacher's weights: equal teachers are trained once."""
         values = self._deciding("student", "losses", "stages", "teacher_shuffle") | {"segments": self.first_segments}
         if self.wearables is not None:
-            values["clips"] = self.student.modality  # whose time the signals are resampled onto
+            values["clips"] = self.student.modality  # signals are resampled to its clips' time
         return _hash(values)
 
     def dense_fingerprint(self) -> str | None:
-        """SHA-256 (hex) of everything that decides the backbone after the dense stage: equal ones are trained once.
+        """SHA-256 (hex) of every setting that affects the backbone after the dense stage: equals are trained once.
 
-        None where there is no such stage, or where its student or teacher goes on from a file.
+        None if there is no such stage, or if its student or teacher starts from a file.
         """
         if self.dense_stage is None or self.student.source is not None:
             return None
@@ -79,7 +79,7 @@ class Recipe(Settings):
         left |= dict.fromkeys(without, True)
         values = self.model_dump(mode="json", exclude=left)
         if isinstance(self.teacher, OnnxTeacherConfig) and "teacher" in values:
-            del values["teacher"]["file"]  # wherever it lies: what is in it is part of the recordings' fingerprint
+            del values["teacher"]["file"]  # its content is part of the recordings' fingerprint
         for name in self.networks.keys() & values.keys():
             values[name] = _as_before(values[name])
             for part in ("augment", "model", "preprocess"):
@@ -88,7 +88,7 @@ class Recipe(Settings):
         if "stages" in values:
             values["stages"] = [_stage_as_before(stage) for stage in values["stages"]]
         for target in (target for loss in values.get("losses", ()) for target in loss.get("targets", ())):
-            if target["kind"] == "features" and target["shuffle"] is None:  # others had it when losses got targets
+            if target["kind"] == "features" and target["shuffle"] is None:  # other kinds always had it
                 del target["shuffle"]
         return _as_before(values)
 

@@ -27,44 +27,45 @@ Stage = StudentConfig | TrainedTeacher | OnnxTeacherConfig
 LossConfig = Annotated[Loss | DenseLoss, Field(discriminator="kind")]
 
 LONGEST_CLIP_S = 3600
-"""As of artifacts."""
+"""Upper limit of ``clip_seconds``; artifacts have this limit, too."""
 
 
 class Settings(Strict):
-    """The tables and keys of one training run, each right by itself, and what they say together.
+    """The tables and keys of one training run, and properties that combine them. ``Recipe`` checks their consistency.
 
     Attributes:
-        name: How run directories begin.
-        data: Which recordings.
+        name: First part of the run directories' names.
+        data: The recordings.
         split: Name of the data set's protocol.
         validation_subjects: Training subjects held out to choose the epoch, the temperature and the unknown threshold;
-            none trains on all and keeps the last epoch.
-        validation_trials: Training repetitions held out likewise, for protocols with every subject on both sides.
-        seed: Where everything random starts from.
+            if empty, all are trained on and the last epoch is kept.
+        validation_trials: Training repetitions held out for that purpose, for protocols with every subject on both
+            sides.
+        seed: Seed of all random numbers.
         segments: T, frames per clip.
-        windows: ``clip`` spreads the segments over the whole clip; ``random`` over a random window of 0.5 to 1.5 times
-            ``clip_seconds`` inside it, as a live stream sees it; ``loop`` lets that window begin before the clip, as
-            when a person goes on doing the same; ``mixed`` lets two windows in five see the end of another action
-            there, of the same subject, view and trial, as when a person goes on to something else. ``stream`` is for
-            students that run live on actions of a few seconds: windows of 0.7 to 1.35 times ``clip_seconds`` that end
-            with the action and always have another one before it. A label that is read at an action's end is best
-            after ``stream``, one that is read at any moment after ``mixed``.
-        clip_seconds: Length of the live window, at most an hour; None takes the median training clip.
-        cache_every: Decode every frame but cache only every n-th: the RGB of a large data set takes hundreds of
-            gigabytes otherwise. Segments are then drawn from fewer frames; not with motion stacks.
+        windows: How the segments are placed. ``clip`` spreads them over the whole clip. ``random`` spreads them over a
+            random window of 0.5 to 1.5 times ``clip_seconds`` inside the clip, as in a live stream. ``loop`` lets that
+            window begin before the clip, as if the person repeated the action. ``mixed`` fills that time, in two of
+            five windows, with the end of another action of the same subject, view and trial, as if the person changed
+            actions; best for labels that are read at any moment. ``stream`` takes windows of 0.7 to 1.35 times
+            ``clip_seconds`` that end with the action and always begin in another one: for students that run live on
+            actions of a few seconds; best for labels that are read at the end of an action.
+        clip_seconds: Length of the live window, at most an hour; None uses the median training clip.
+        cache_every: Decode every frame but cache only every n-th: otherwise the RGB of a large data set takes hundreds
+            of gigabytes. Segments are then drawn from fewer frames; not usable with motion stacks.
         precision: ``32-true`` or ``bf16-mixed``. Losses are always computed in float32.
-        threads: CPU threads of PyTorch; None leaves its default. Weights repeat bit for bit only with the same number.
+        threads: CPU threads of PyTorch; None keeps its default. Weights are bit-identical only with an equal number.
         workers: Loader processes; 0 loads between the steps, which is enough for small images.
         student: The network that ships.
-        teacher: The network it learns from; none trains the student alone. Said to be none (``--set teacher=null``) it
-            takes its losses with it.
-        teacher_shuffle: A control: the teacher sees another clip than the student, ``class`` one of the same class,
-            ``all`` any other training clip, the same one in every epoch. Crop and mirroring are still the student's,
-            and so are the labels. None shows both the same clip.
+        teacher: The network it learns from; without one the student is trained alone. An explicit null
+            (``--set teacher=null``) also removes the losses that need a teacher.
+        teacher_shuffle: A control: the teacher sees another clip than the student, the same one in every epoch:
+            ``class`` one of the same class, ``all`` any other training clip. Crop, mirroring and labels remain the
+            student's. None shows both the same clip.
         semantics: Vectors of the class names, for teachers and losses that compare with them.
-        losses: Beside the cross-entropy: distillation terms, and dense targets as one of them.
-        stages: What the student goes through, one after the other: ``dense`` targets frame by frame, ``labels`` end to
-            end, ``head`` on stored features. Any of them may be left out, if its head sees labels in the end.
+        losses: Losses in addition to the cross-entropy: distillation terms, and dense targets as one of them.
+        stages: The student's training stages, in order: ``dense`` targets frame by frame, ``labels`` end to end,
+            ``head`` on stored features. Any may be omitted, as long as the head is trained on labels.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -94,7 +95,7 @@ class Settings(Strict):
 
     @property
     def keeps_targets(self) -> bool:
-        """Whether what a dense stage regresses stays in the student, for its head to read."""
+        """Whether the student keeps the numbers that a dense stage regresses, as input of its head."""
         stage = self.dense_stage
         return stage is not None and stage.keep and self.student.model.reads != "features"
 
@@ -110,7 +111,7 @@ class Settings(Strict):
 
     @property
     def keeps_dense_loss(self) -> bool:
-        """Whether a dense stage left in the student what the dense loss regresses."""
+        """Whether the student kept, from its dense stage, the regression of the dense loss's targets."""
         stage, loss = self.dense_stage, self.dense_loss
         return stage is not None and loss is not None and self.keeps_targets and stage.targets == loss.targets
 
@@ -133,7 +134,7 @@ class Settings(Strict):
 
     @property
     def first_segments(self) -> int:
-        """T while the whole network is trained, and of its teacher, who sees the same moments."""
+        """T while the whole network is trained; also of its teacher, which sees the same moments."""
         labels = self.labels_stage
         return self.segments if labels is None or labels.segments is None else labels.segments
 
@@ -160,7 +161,7 @@ class Settings(Strict):
 
     @property
     def modalities(self) -> list[str]:
-        """Names of everything of the data set that is used: seen, sensors one by one, or regressed."""
+        """Names of all modalities of the data set in use: inputs, each sensor by itself, and regressed targets."""
         seen = [used for stage in reversed(self.networks.values()) for used in stage.modalities]
         targets = [target for each in (self.dense_stage, self.dense_loss) if each for target in each.targets]
         return list(dict.fromkeys([*seen, *(name for target in targets for name in target.modalities)]))
@@ -173,12 +174,12 @@ class Settings(Strict):
 
     @property
     def compares_clips(self) -> str:
-        """The first loss that compares the clips of a batch with one another; empty when none does."""
+        """The first loss that compares the clips of a batch with one another; empty if none does."""
         return next((loss.kind for loss in self.teacher_losses if loss.between_clips), "")
 
     @property
     def clip_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-        """Input of one clip, (T, C, S, S), while the teacher teaches the student; None without a teacher."""
+        """Input shapes of one clip, (T, C, S, S) for images, of student and teacher; None without a teacher."""
         if self.teacher is None:
             return None
         segments = self.first_segments

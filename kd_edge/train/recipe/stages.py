@@ -39,31 +39,31 @@ class Training(Strict):
     """How a network is trained.
 
     Attributes:
-        weights: Trained weights; the stage is not trained then. A file of weights, or a run directory whose teacher is
-            taken, or its student where it had no teacher. Only for the teacher.
+        weights: Trained weights, with which the stage is not trained: a weights file, or a run directory, of which the
+            teacher is used, or the student if the run had no teacher. Only for the teacher.
         optimiser: ``sgd`` (with momentum), ``adam`` (weight decay as part of the gradient) or ``adamw``.
-        learning_rate: The highest one.
+        learning_rate: The peak learning rate.
         momentum: Momentum of SGD; the first beta of Adam.
-        weight_decay: On weights; biases and normalisation layers have none.
-        schedule: ``step`` multiplies by ``decay`` again and again; ``one_cycle`` rises over the first 30 % and falls to
+        weight_decay: Applies to weights, not to biases and normalisation layers.
+        schedule: ``step`` multiplies by ``decay`` at intervals; ``one_cycle`` rises over the first 30 % and falls to
             nearly 0, both as a cosine.
         decay: Factor of ``step``.
-        decay_epochs: ``step`` decays every so many epochs; None after 50 % and 75 % of the steps (TSN).
+        decay_epochs: Interval of ``step`` in epochs; None decays after 50 % and 75 % of the steps (TSN).
         epochs: Passes over the training clips.
         batch_size: Clips per step, over all devices together.
         label_smoothing: Share of a label that the cross-entropy spreads over all classes.
-        class_weights: What a clip's cross-entropy, label smoothing included, is multiplied by. ``balanced`` is
-            n / (K n_k), of n training clips n_k of the clip's class and K classes: every class adds as much to the
-            loss. A table names classes and how much more than the others they count for. Both have the mean 1 over the
-            clips, so the learning rate stays what it was. Distillation terms are not weighted.
-        sampler: ``shuffled`` draws every training clip once an epoch; ``balanced`` draws in rounds of one clip of every
-            class, as many rounds as make at least as many draws as there are clips: ceil(n / K). Of a class every clip
-            has its turn before one comes again, in a new order each epoch.
-        repeat: How often an epoch draws every clip (with ``balanced``: n is so many times larger), each time with
+        class_weights: Factor of a clip's cross-entropy, including label smoothing. ``balanced`` is n / (K n_k) for n
+            training clips, K classes and n_k clips of the clip's class: every class contributes equally to the loss. A
+            table gives classes a weight relative to the others. In both cases the mean over the clips is 1, so that
+            the learning rate keeps its meaning. Distillation terms are not weighted.
+        sampler: ``shuffled`` draws every training clip once per epoch. ``balanced`` draws rounds of one clip per class,
+            ceil(n / K) of them, so that there are at least as many draws as clips. All clips of a class are drawn
+            before one is drawn again, in a new order each epoch.
+        repeat: How often an epoch draws every clip (with ``balanced``: n is this many times larger), each time with
             another window, crop and intensities: small sets then need fewer epochs, validations and saved states.
-        bias_rate: Learning rate of the biases (normalisation layers excepted) relative to the weights'; TSN's is 2.
-        head_rate: Learning rate of the classifier relative to the rest; TSM's is 5. In a fine-tuned student also that
-            of everything else that begins anew.
+        bias_rate: Learning rate of the biases (except in normalisation layers) relative to the weights'; 2 in TSN.
+        head_rate: Learning rate of the classifier relative to the rest; 5 in TSM. In a fine-tuned student it applies
+            to all newly initialised weights.
         clip_gradient: Largest norm of all gradients together, as in TRN (20) and MMAction2 (40); None does not clip.
     """
 
@@ -92,23 +92,23 @@ class Training(Strict):
             return given
         numbers = list(given.values()) if isinstance(given, dict) else []
         if not numbers or not all(isinstance(x, (int, float)) and 0 < x < math.inf and x is not True for x in numbers):
-            raise ValueError("class_weights is 'balanced', or a table of class names with a positive number each")
+            raise ValueError("class_weights must be 'balanced', or a table of class names with a positive number each")
         return given
 
     @model_validator(mode="after")
     def _balanced_once(self) -> Training:
         if self.class_weights == "balanced" and self.sampler == "balanced":
             raise ValueError(
-                "sampler 'balanced' draws every class equally often, so class_weights 'balanced' has nothing left to "
-                "weigh: keep one of them"
+                "sampler 'balanced' draws every class equally often, so class_weights 'balanced' has no effect: keep "
+                "one of them"
             )
         return self
 
     def check_classes(self, name: str, labels: Sequence[str]) -> None:
-        """Refuse weights of classes that the data set does not have.
+        """Check that class weights name only classes of the data set.
 
         Raises:
-            ConfigError: Names the first one.
+            ConfigError: A class is unknown.
         """
         weights = self.class_weights if isinstance(self.class_weights, dict) else {}
         for label in weights:
@@ -128,21 +128,21 @@ class OfOneModality:
 
     @property
     def wearables(self) -> None:
-        """The stage sees no wearable sensors."""
+        """None: the stage sees no wearable sensors."""
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Names of everything of the data set that the stage sees."""
+        """Names of the data set's modalities that the stage sees."""
         return (self.modality,)
 
     @property
     def has_motion(self) -> bool:
-        """Whether what is shown them sees several moments at once, a motion stack."""
+        """Whether the input is a motion stack, which shows several moments at once."""
         return self.preprocess.has_motion
 
     @property
     def needs_vectors(self) -> str:
-        """Which setting compares with the class names' vectors: none."""
+        """The setting that needs the class names' vectors; empty, as none does."""
         return ""
 
     def check_data(self, name: str, dataset: Dataset) -> None:
@@ -172,7 +172,7 @@ class OfOneModality:
             raise ConfigError(
                 f"{name}.preprocess.region.focal is {made_for:g}, {self.modality} of {dataset.name} was seen with "
                 f"{seen_with:g}",
-                "the focal length of the recordings: the region is so many metres wide",
+                "the focal length of the recordings, because the region is given in metres",
                 f"set {name}.preprocess.region.focal={seen_with:g}, or correct dataset.toml",
             )
 
@@ -183,10 +183,10 @@ class StageConfig(OfOneModality, Training):
     Attributes:
         modality: Image modality of the data set.
         model: Architecture.
-        preprocess: Recorded frame to network input.
+        preprocess: Conversion of a recorded frame to network input.
         augment: Random changes in training.
-        initial_weights: What the backbone starts from: None (random), ``"imagenet"``, a state-dict file, or a run
-            directory, whose student's backbone is taken.
+        initial_weights: Initial weights of the backbone: None (random), ``"imagenet"``, a state-dict file, or a run
+            directory, whose student's backbone is used.
     """
 
     modality: str
@@ -208,12 +208,12 @@ class StageConfig(OfOneModality, Training):
 
     @property
     def architecture(self) -> dict[str, str]:
-        """Network and what joins its inputs, for reports."""
+        """Names of the backbone and of the temporal head, for reports."""
         return {"backbone": self.model.backbone, "temporal": self.model.temporal}
 
     @property
     def trained_for(self) -> dict[str, Any]:
-        """What the trained weights hold for beside the network's shape, setting by setting: nothing."""
+        """Settings, besides the network's shape, for which the trained weights are valid: none."""
         return {}
 
     def clip_shape(self, segments: int) -> tuple[int, ...]:
@@ -221,17 +221,17 @@ class StageConfig(OfOneModality, Training):
         return segments, self.preprocess.input_channels, self.preprocess.input_px, self.preprocess.input_px
 
     def check_data(self, name: str, dataset: Dataset) -> None:
-        """Refuse a data set that does not have what the stage, ``student`` or ``teacher``, asks for.
+        """Check that a data set fits the stage, ``student`` or ``teacher``.
 
         Raises:
-            ConfigError: Settings of another modality than the data set's.
-            DataError: No such modality, or clips are mirrored that must not be.
+            ConfigError: Settings do not fit the data set's modality.
+            DataError: There is no such modality, or clips are mirrored that must not be.
         """
         super().check_data(name, dataset)
         if self.preprocess.channels != 3 and (self.augment.colour or self.augment.saturation):
             raise ConfigError(
-                f"{name}.augment changes colours, {self.modality} of {dataset.name} has none",
-                "colour and saturation only for three channels",
+                f"{name}.augment changes colours, but {self.modality} of {dataset.name} has none",
+                "colour and saturation only with three channels",
                 f"set {name}.augment.colour=0 and {name}.augment.saturation=0",
             )
         if self.augment.flip and dataset.flip_labels is None:
@@ -242,31 +242,28 @@ class StageConfig(OfOneModality, Training):
             )
 
     def load(self, dataset: Dataset, samples: Sequence[Sample], every: int, done: Done) -> CachedClips:
-        """What the stage sees of the samples: a frame cache, of every n-th frame."""
+        """Load the stage's inputs: a frame cache of every n-th frame of the samples."""
         spec = self.preprocess
         seen, settings = (dataset, samples, self.modality), (spec.resize_px, spec.window)
         return prepare(*seen, *settings, progress=done, every=every, region=spec.region, holes=spec.holes)
 
     def data_fingerprint(self, dataset: Dataset, every: int, unlabelled: Sequence[Sample] = ()) -> str:
-        """SHA-256 (hex) that ``load`` of all samples, and of those without a label, has or would have.
-
-        Nothing is decoded.
-        """
+        """Return the SHA-256 (hex) of ``load`` for all samples, labelled and unlabelled, without decoding them."""
         spec, samples = self.preprocess, (*dataset.samples, *unlabelled)
         seen, settings = (dataset, samples, self.modality), (spec.resize_px, spec.window)
         return cache_fingerprint(*seen, *settings, every=every, region=spec.region, holes=spec.holes)
 
 
 class StudentConfig(StageConfig):
-    """The student: always trained.
+    """The student, which is always trained.
 
     Attributes:
-        source: What it is fine-tuned from, backbone, temporal head and the rows of classes of the same name: a finished
-            run's folder, an artifact (``.onnx``), ``bundled`` for the student that kd-edge ships, or a file of weights.
-            None begins with ``initial_weights``.
-        source_sha256: Of the source's file of weights; a run notes it when it begins and goes on from no other.
-        freeze: What of the backbone is not trained, its normalisation's statistics included: ``backbone`` for all of
-            it, or some of its stages (``kd-edge recipes layers`` names their ends).
+        source: Source of fine-tuning, of which the backbone, the temporal head and the classifier rows of classes with
+            the same name are used: a finished run's folder, an artifact (``.onnx``), ``bundled`` for the student that
+            kd-edge ships, or a weights file. None starts from ``initial_weights``.
+        source_sha256: Hash of the source's weights file; a run records it at its start and resumes with no other.
+        freeze: Parts of the backbone that are not trained, including their normalisation statistics: ``backbone`` for
+            all of it, or some of its stages (``kd-edge recipes layers`` names their last layers).
     """
 
     source: Annotated[str, Field(min_length=1)] | None = None
@@ -276,7 +273,7 @@ class StudentConfig(StageConfig):
     @field_validator("freeze", mode="before")
     @classmethod
     def _of_stages(cls, value: Any) -> Any:
-        """One stage may stand without its brackets, as behind ``--set``."""
+        """Accept a single stage without brackets, as given with ``--set``."""
         return (value,) if isinstance(value, str) and value != "backbone" else value
 
     @model_validator(mode="after")
@@ -289,7 +286,7 @@ class StudentConfig(StageConfig):
                 "(--set student.initial_weights=null)"
             )
         if self.source is None and self.source_sha256 is not None:
-            raise ValueError("source_sha256 without a source: name it, or leave the hash out")
+            raise ValueError("source_sha256 without a source: name the source, or remove the hash")
         if self.freeze is not None and self.source is None and self.initial_weights is None:
-            raise ValueError("freeze is of weights that are given: name a source (--from) or initial_weights")
+            raise ValueError("freeze needs pretrained weights: name a source (--from) or initial_weights")
         return self

@@ -311,14 +311,14 @@ def test_recipes_of_before_keep_their_fingerprints_and_a_hash_is_none_of_the_set
 @pytest.mark.parametrize(
     ("student", "stages", "said"),
     [
-        ({"freeze": "backbone"}, None, "freeze is of weights that are given"),
+        ({"freeze": "backbone"}, None, "freeze needs pretrained weights"),
         ({"freeze": 3, "source": "a"}, None, "freeze"),
         ({"freeze": [], "source": "a"}, None, "freeze"),
         ({"source": "a", "initial_weights": "b"}, None, "keep one"),
         ({"source": ""}, None, "at least 1 character"),
         ({"source_sha256": "0" * 64}, None, "source_sha256 without a source"),
         ({"source": "a", "source_sha256": "xyz"}, None, "pattern"),
-        ({"source": "a", "freeze": "backbone"}, ["dense", "labels"], "leaves nothing"),
+        ({"source": "a", "freeze": "backbone"}, ["dense", "labels"], "student.freeze = 'backbone' freezes it"),
     ],
 )
 def test_settings_that_contradict_each_other(student: dict[str, Any], stages: list[str] | None, said: str) -> None:

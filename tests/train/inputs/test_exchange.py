@@ -193,7 +193,7 @@ def test_a_shuffled_teacher_needs_losses_and_gives_no_features(features: str) ->
     losses = {"stage": [], "loss": [{"kind": "dense", "targets": targets}], "both": [{"kind": "dkd"}]}[features]
     stages = [{"kind": "labels"}] if features == "loss" else [{"kind": "dense", "targets": targets}, {"kind": "labels"}]
     Recipe.model_validate(tiny_values(losses=losses, stages=stages))
-    with pytest.raises(ValidationError, match="teacher_shuffle is of losses that compare the student"):
+    with pytest.raises(ValidationError, match="teacher_shuffle applies to losses that compare the student"):
         Recipe.model_validate(tiny_values(losses=losses, stages=stages, teacher_shuffle="all"))
 
 

@@ -32,10 +32,10 @@ def test_whatever_does_not_go_together_is_told_at_once() -> None:
     with pytest.raises(ConfigError) as told:
         recipes.validate(values, Recipe, "recipe x")
     for part in (
-        "recipe x has 4 faults: loss 'dkd' warms up for longer than student.epochs",
+        "recipe x has 4 faults: loss 'dkd' warms up longer than student.epochs",
         "; cache_every drops the frames that motion stacks need",
-        "; stages are head: in this order",
-        "; losses are of the labels stage, which the stages leave out",
+        "; stages are head: use each of",
+        "; losses apply to the labels stage, which is missing",
     ):
         assert part in str(told.value)
 
@@ -180,7 +180,7 @@ def test_toml_written_is_the_recipe_read(tmp_path: Path) -> None:
         ({"losses": [{"kind": "rkd", "distance_weight": 0, "angle_weight": 0}]}, "both 0"),
         ({"losses": [{"kind": "dkd", "target_weight": 0, "nontarget_weight": 0}]}, "both 0"),
         ({"losses": [{"kind": "mgcam", "tau": float("inf")}]}, "finite"),
-        ({"losses": [{"kind": "dkd", "warmup_epochs": 500}]}, "warms up for longer"),
+        ({"losses": [{"kind": "dkd", "warmup_epochs": 500}]}, "warms up longer"),
         ({"losses": [{"kind": "sp", "student_layers": ["a", "b"]}]}, "one layer of each network"),
         (
             {"cache_every": 3, "student": {"modality": "nir", "preprocess": {"motion_offsets_ms": [0, 70]}}},
@@ -197,8 +197,11 @@ def test_toml_written_is_the_recipe_read(tmp_path: Path) -> None:
         ({"student": {"modality": "nir", "weights": "a.safetensors"}}, "weights is for the teacher"),
         ({"student": {"modality": "nir", "augment": {"crop_scale": [1.0, 0.5]}}}, "smaller value first"),
         ({"student": {"modality": "nir", "learning_rate": 0}}, "learning_rate"),
-        ({"student": {"modality": "nir", "class_weights": "ballanced"}}, "class_weights is 'balanced', or a table of"),
-        ({"student": {"modality": "nir", "class_weights": {}}}, "class_weights is 'balanced', or a table of"),
+        (
+            {"student": {"modality": "nir", "class_weights": "ballanced"}},
+            "class_weights must be 'balanced', or a table of",
+        ),
+        ({"student": {"modality": "nir", "class_weights": {}}}, "class_weights must be 'balanced', or a table of"),
         ({"student": {"modality": "nir", "class_weights": {"jump": 0}}}, "with a positive number each"),
         ({"student": {"modality": "nir", "class_weights": {"jump": float("inf")}}}, "with a positive number each"),
         ({"student": {"modality": "nir", "class_weights": "balanced", "sampler": "balanced"}}, "keep one of them"),
