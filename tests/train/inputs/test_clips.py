@@ -555,7 +555,7 @@ def _region(values: dict[str, dict[str, dict[str, object]]]) -> None:
         (_channels, ConfigError, "student.preprocess.channels=1"),
         (_modality, DataError, "did you mean 'nir'"),
         (_region, ConfigError, "looks for values from 1500 to 3500. Expected values of nir, 0 to 255"),
-        (_colours, ConfigError, "student.augment changes colours, nir of synthetic has none"),
+        (_colours, ConfigError, "student.augment changes colours, but nir of synthetic has none"),
     ],
 )
 def test_a_recipe_that_does_not_fit_the_data_is_one_line(
