@@ -9,6 +9,11 @@ import numpy as np
 from kd_edge.artifact import Manifest
 from kd_edge.types import Float32
 
+SMOOTHED_GAPS = 8
+"""Gaps over which the period of a camera is smoothed."""
+KNOWN_GAPS = 3
+"""From this many gaps on, jitter hardly changes the estimated period."""
+
 
 class Steps(Protocol):
     """The steps of one source: ``see`` every frame, then ``begin`` and ``end`` its step if it ``is_due``."""
@@ -87,7 +92,8 @@ class Recurrence:
     _seen_ns: int | None  # stamp of the newest frame
     _step_ns: int | None  # stamp of the last step's frame
     _moment_ns: int  # of the grid, of the last step
-    _period_ns: int  # of the camera, smoothed
+    _period_ns: int  # of the camera: the mean of the first gaps, smoothed from then on
+    _gaps: int  # how many gaps that is of, at most ``SMOOTHED_GAPS``
 
     def __init__(self, manifest: Manifest) -> None:
         self._spacing_ns = manifest.spacing_ns
@@ -103,7 +109,8 @@ class Recurrence:
         if self._step_ns is None:
             return True
         early_ns = min(self._period_ns, self._spacing_ns) // 2
-        latest_next_ns = self._seen_ns + self._period_ns * 3 // 2
+        # Jitter of 15 % makes a gap 1.3 periods long, and the first ones as short as 0.7.
+        latest_next_ns = self._seen_ns + self._period_ns * (4 if self._gaps < KNOWN_GAPS else 3) // 2
         is_nearest = self._seen_ns + early_ns >= self._moment_ns + self._spacing_ns
         return is_nearest or latest_next_ns > self._step_ns + self._longest_gap_ns
 
@@ -115,7 +122,8 @@ class Recurrence:
         """Add a frame; its distance from the last one updates the camera's period."""
         if self._seen_ns is not None:
             gap_ns = stamp_ns - self._seen_ns
-            self._period_ns += (gap_ns - self._period_ns) // 8 if self._period_ns else gap_ns
+            self._gaps = min(self._gaps + 1, SMOOTHED_GAPS)
+            self._period_ns += (gap_ns - self._period_ns) // self._gaps
         self._seen_ns = stamp_ns
 
     def begin(self, states_in: tuple[Float32, ...], row: int) -> bool:
@@ -143,7 +151,7 @@ class Recurrence:
         for state in self._states:
             state.fill(0)
         self._seen_ns, self._step_ns = seen_ns, None
-        self._moment_ns = self._period_ns = 0
+        self._moment_ns = self._period_ns = self._gaps = 0
 
 
 def _longest_gap_ns(manifest: Manifest) -> int:
