@@ -86,14 +86,14 @@ class Recurrence:
     again: a window that spans a gap is never labelled.
 
     Args:
-        manifest: What a model with states says of itself.
+        manifest: Manifest of a model with states.
     """
 
     _seen_ns: int | None  # stamp of the newest frame
     _step_ns: int | None  # stamp of the last step's frame
     _moment_ns: int  # of the grid, of the last step
-    _period_ns: int  # of the camera: the mean of the first gaps, smoothed from then on
-    _gaps: int  # how many gaps that is of, at most ``SMOOTHED_GAPS``
+    _period_ns: int  # the camera's: a mean of the first gaps, then exponentially smoothed
+    _gaps: int  # number of gaps in ``_period_ns``, counted up to ``SMOOTHED_GAPS``
 
     def __init__(self, manifest: Manifest) -> None:
         self._spacing_ns = manifest.spacing_ns
